@@ -1,0 +1,155 @@
+package monitor
+
+import (
+	"time"
+
+	"hull/trace"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// The files of a container that the monitor reads and writes.
+//
+//	<run>/containers/<id>/            0700, made by the engine before Spawn, removed by the monitor as its last act
+//	    config.json                   OCI runtime-spec bundle configuration, written by the engine before the start request
+//	    monitor.json                  Config below, written by the engine before the start request
+//	    lock                          POSIX record lock (F_SETLK, whole file) held by the monitor while it lives;
+//	                                  F_GETLK tells its pid; a container whose lock is free has no monitor
+//	    sock                          listening unix socket (SOCK_STREAM)
+//	<root>/containers/<id>/
+//	    state.json                    State below, replaced atomically by the monitor at start and exit
+//	    log/                          container.log (json-file), rotated ones container.log.1 ...
+const (
+	SpecFile   = "config.json"
+	ConfigFile = "monitor.json"
+	LockFile   = "lock"
+	SocketFile = "sock"
+	StateFile  = "state.json"
+	LogDir     = "log"
+	LogFile    = "container.log"
+)
+
+// Config is what the engine tells the monitor about one container, beside the OCI spec.
+type Config struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	StateDir string    `json:"stateDir"` // <root>/containers/<id>
+	Root     *Overlay  `json:"root,omitempty"`
+	Cgroup   string    `json:"cgroup"`            // below every hierarchy, e.g. "hull/<id>"
+	Seccomp  string    `json:"seccomp,omitempty"` // file of compiled BPF to use instead of compiling spec.Linux.Seccomp
+	Log      LogConfig `json:"log"`
+	// OpenStdin keeps the container's stdin open for attached clients; StdinOnce closes it after the first of them leaves.
+	OpenStdin bool `json:"openStdin,omitempty"`
+	StdinOnce bool `json:"stdinOnce,omitempty"`
+	// Volatile says that nothing in the writable layer has to survive a power cut (--rm).
+	Volatile bool `json:"volatile,omitempty"`
+	// OnExit is the command run after the exit state is on disk when no connected engine has promised to
+	// do that work (see Request.Remove); empty for none. Used for --rm and, later, restart policies.
+	OnExit []string `json:"onExit,omitempty"`
+	// Warnings of the engine are kept with the container; the runtime's are added to them at start.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Overlay is the root file system the runtime mounts: overlayfs of unpacked layers, id-mapped.
+type Overlay struct {
+	Lower []string `json:"lower"` // topmost first, absolute
+	Upper string   `json:"upper"`
+	Work  string   `json:"work"`
+}
+
+// LogConfig says where the container's output goes. Driver is "json-file", "local" or "none".
+type LogConfig struct {
+	Driver  string `json:"driver"`
+	MaxSize int64  `json:"maxSize,omitempty"` // bytes; 0 is the default of 10 MiB, -1 unlimited
+	MaxFile int    `json:"maxFile,omitempty"` // 0 is the default of 3
+}
+
+// Status of a container as State records it.
+const (
+	StatusCreated = "created"
+	StatusRunning = "running"
+	StatusExited  = "exited"
+)
+
+// State is what is known of a container's process, kept in StateFile.
+type State struct {
+	Status     string    `json:"status"`
+	Pid        int       `json:"pid,omitempty"`
+	BootID     string    `json:"bootId,omitempty"`   // of the boot in which Pid means something
+	PidStart   uint64    `json:"pidStart,omitempty"` // field 22 of /proc/PID/stat: guards against a reused pid
+	ExitCode   int       `json:"exitCode"`
+	OOMKilled  bool      `json:"oomKilled,omitempty"`
+	Error      string    `json:"error,omitempty"` // why the start failed or the container was lost
+	StartedAt  time.Time `json:"startedAt,omitzero"`
+	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	Starts     int       `json:"starts,omitempty"`
+	Warnings   []string  `json:"warnings,omitempty"`
+}
+
+// Each connection carries one request: a JSON line from the client, a JSON line in answer, then, for attach
+// and a started exec, the stream.
+//
+//	engine                                   monitor
+//	  {"op":"attach","stdout":true,...}\n  →
+//	                                       ←  {"ok":true}\n          or {"kind":"conflict","error":"..."}\n
+//	  raw stdin, half-close = EOF          →
+//	                                       ←  raw terminal bytes, or frames of the Docker stream format
+//	                                          (1 byte stream, 3 zero, 4 bytes length big-endian, payload)
+//
+// The end of the monitor's stream is the end of the output: after it the exit state is known and on disk.
+const (
+	OpStart      = "start"       // run the container; answers once execve succeeded or failed
+	OpAttach     = "attach"      // stream; valid before start too
+	OpWait       = "wait"        // answers at the next exit, after the state is on disk
+	OpSignal     = "signal"      // send Signal to the init process, through its pidfd
+	OpResize     = "resize"      // Width, Height; of the terminal of the container, or of exec Exec
+	OpExecCreate = "exec-create" // register Process; answers with its id in Exec
+	OpExecStart  = "exec-start"  // run exec Exec; stream unless Detach
+	OpExecState  = "exec-state"  // answers with ExecState of Exec
+	OpTop        = "top"         // answers with host Pids
+	OpState      = "state"       // answers with the State in memory
+)
+
+// Request is the first line of a connection.
+type Request struct {
+	Op     string `json:"op"`
+	Stdin  bool   `json:"stdin,omitempty"`
+	Stdout bool   `json:"stdout,omitempty"`
+	Stderr bool   `json:"stderr,omitempty"`
+	// Remove, with OpWait: this engine will act on the exit (removal of a --rm container). The monitor runs
+	// OnExit only if the connection ends while the container's StateDir still exists.
+	Remove bool `json:"remove,omitempty"`
+	// Now, with OpWait: answer at once when the container is not running (condition not-running).
+	Now        bool           `json:"now,omitempty"`
+	Signal     int            `json:"signal,omitempty"`
+	Width      uint16         `json:"width,omitempty"`
+	Height     uint16         `json:"height,omitempty"`
+	Exec       string         `json:"exec,omitempty"`
+	Process    *specs.Process `json:"process,omitempty"`    // Terminal and ConsoleSize count; exec-create
+	Privileged bool           `json:"privileged,omitempty"` // exec-create: no seccomp
+	Detach     bool           `json:"detach,omitempty"`
+	Trace      bool           `json:"trace,omitempty"`
+}
+
+// Response answers a Request.
+type Response struct {
+	OK        bool         `json:"ok,omitempty"`
+	Kind      string       `json:"kind,omitempty"`  // errdef kind, by its name: "invalid", "not-found", "conflict", "no-command", "cannot-run", ...
+	Error     string       `json:"error,omitempty"` // for the person who typed
+	State     *State       `json:"state,omitempty"`
+	Exec      string       `json:"exec,omitempty"`
+	ExecState *ExecState   `json:"execState,omitempty"`
+	Pids      []int        `json:"pids,omitempty"`
+	Trace     []trace.Step `json:"trace,omitempty"`
+}
+
+// ExecState is what is known of one exec. Kept by the monitor as long as it lives.
+type ExecState struct {
+	ID                                string         `json:"id"`
+	Running                           bool           `json:"running"`
+	Started                           bool           `json:"started"`
+	Pid                               int            `json:"pid,omitempty"`
+	ExitCode                          int            `json:"exitCode"`
+	Process                           *specs.Process `json:"process,omitempty"`
+	OpenStdin, OpenStdout, OpenStderr bool
+}
