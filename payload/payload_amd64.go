@@ -1,0 +1,8 @@
+package payload
+
+import "embed"
+
+const arch = "amd64"
+
+//go:embed data/*-amd64*
+var files embed.FS
