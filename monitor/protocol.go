@@ -13,9 +13,10 @@ import (
 //	<run>/containers/<id>/            0700, made by the engine before Spawn, removed by the monitor as its last act
 //	    config.json                   OCI runtime-spec bundle configuration, written by the engine before the start request
 //	    monitor.json                  Config below, written by the engine before the start request
-//	    lock                          POSIX record lock (F_SETLK, whole file) held by the monitor while it lives;
-//	                                  F_GETLK tells its pid; a container whose lock is free has no monitor
-//	    sock                          listening unix socket (SOCK_STREAM)
+//	    lock                          locked while the container has a monitor: byte 0 from before its fork (see Spawn),
+//	                                  byte 1 by the monitor itself, so that F_GETLK tells its pid (see Alive)
+//	    sock                          listening unix socket (SOCK_STREAM), 0600
+//	    monitor.err                   stderr of the monitor; empty unless it crashed
 //	<root>/containers/<id>/
 //	    state.json                    State below, replaced atomically by the monitor at start and exit
 //	    log/                          container.log (json-file), rotated ones container.log.1 ...

@@ -1,0 +1,181 @@
+package monitor
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"hull/errdef"
+)
+
+// ErrNoMonitor says that no monitor answers for the container: it is not running, or its monitor died or is just
+// ending. What is on disk is then the truth (see Alive and ReadState).
+var ErrNoMonitor = errors.New("no monitor")
+
+const (
+	dialTimeout = 10 * time.Second // for a monitor that holds its lock and does not listen yet
+	maxLine     = 4 << 20          // of a request or answer: arguments and environment of an exec are at most 2 MiB
+)
+
+// Conn is a connection to a monitor. It carries one request; see Do.
+type Conn struct {
+	f  *os.File
+	br *bufio.Reader
+}
+
+func newConn(f *os.File) *Conn { return &Conn{f: f, br: bufio.NewReaderSize(f, 1024)} }
+
+// Dial connects to the monitor of the container whose run directory is dir. A monitor that has just been spawned
+// and does not listen yet is waited for. The error is ErrNoMonitor when there is none.
+func Dial(ctx context.Context, dir string) (*Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
+		fmt.Errorf("the monitor of %s does not listen", filepath.Base(dir))))
+	defer cancel()
+	for {
+		f, err := dialOnce(ctx, dir)
+		if err == nil {
+			return newConn(f), nil
+		}
+		if !isNobody(err) {
+			return nil, fmt.Errorf("connect to the monitor in %s: %w", dir, err)
+		}
+		if _, alive := Alive(dir); !alive {
+			return nil, ErrNoMonitor
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func dialOnce(ctx context.Context, dir string) (*os.File, error) {
+	d, err := openDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return connect(ctx, d)
+}
+
+// Do sends the one request of this connection and returns the answer. A refusal is an error with its errdef kind,
+// and the answer beside it where there is one. ErrNoMonitor means that the monitor went away before it answered.
+// Cancelling ctx ends the wait and makes the connection useless.
+func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
+	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	resp, err := c.do(req)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("ask the monitor to %s: %w", req.Op, context.Cause(ctx))
+	}
+	return resp, err
+}
+
+func (c *Conn) do(req *Request) (*Response, error) {
+	if err := writeLine(c.f, req); err != nil {
+		return nil, lost(req.Op, err)
+	}
+	line, err := readLine(c.br)
+	if err != nil {
+		return nil, lost(req.Op, err)
+	}
+	resp := new(Response)
+	if err := json.Unmarshal(line, resp); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("answer of the monitor to %s: %w", req.Op, err))
+	}
+	return resp, resp.err()
+}
+
+// lost names an error of the transport: whatever way the connection broke, nobody answers there.
+func lost(op string, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errdef.As(errdef.ErrDeadline, err)
+	}
+	return fmt.Errorf("ask the monitor to %s: %w (%w)", op, ErrNoMonitor, err)
+}
+
+// Stream is the stream that follows the answer to OpAttach or OpExecStart.
+func (c *Conn) Stream() *Stream { return &Stream{c} }
+
+// Finish waits, after the connection's work is done, until the monitor has removed the run directory and ended.
+func (c *Conn) Finish(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	closeWrite(c.f) // an error means that the monitor is gone already
+	if _, err := io.Copy(io.Discard, c.br); errors.Is(err, os.ErrDeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Close ends the connection. The container goes on.
+func (c *Conn) Close() error { return c.f.Close() }
+
+// Stream carries stdin to the monitor and output from it. Its end (io.EOF) is the end of the output: the exit
+// state is on disk then.
+type Stream struct{ c *Conn }
+
+func (s *Stream) Read(p []byte) (int, error)         { return s.c.br.Read(p) }
+func (s *Stream) Write(p []byte) (int, error)        { return s.c.f.Write(p) }
+func (s *Stream) WriteTo(w io.Writer) (int64, error) { return s.c.br.WriteTo(w) }
+
+// CloseWrite tells the monitor that stdin has ended; output still comes.
+func (s *Stream) CloseWrite() error { return closeWrite(s.c.f) }
+
+// SetDeadline bounds reads and writes, as os.File.SetDeadline does.
+func (s *Stream) SetDeadline(t time.Time) error { return s.c.f.SetDeadline(t) }
+
+// Close ends the connection; for an attached client that is the detach.
+func (s *Stream) Close() error { return s.c.Close() }
+
+// ReadState returns the state in the container's state directory; a container never started is StatusCreated.
+func ReadState(stateDir string) (*State, error) {
+	b, err := os.ReadFile(filepath.Join(stateDir, StateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &State{Status: StatusCreated}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	st := new(State)
+	if err := json.Unmarshal(b, st); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("read %s: %w", filepath.Join(stateDir, StateFile), err))
+	}
+	return st, nil
+}
+
+// writeLine sends v as one line of JSON.
+func writeLine(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// readLine returns one line of at most maxLine bytes. A line cut off by the end is io.ErrUnexpectedEOF.
+func readLine(br *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := br.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return bytes.TrimSuffix(line, []byte("\n")), nil
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, io.ErrUnexpectedEOF
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(line) > maxLine:
+			return nil, errdef.Invalid("line longer than %d bytes", maxLine)
+		}
+	}
+}

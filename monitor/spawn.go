@@ -1,0 +1,124 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"hull/errdef"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrorFile in the run directory takes what a monitor says on its stderr: a panic of ours, nothing else.
+const ErrorFile = "monitor.err"
+
+// Inherited descriptors of a monitor.
+const (
+	fdLock     = 3 // LockFile, claimed
+	fdListener = 4 // listening on SocketFile; the spawner's connection is the first in its backlog
+)
+
+// Open returns a connection to the monitor of the run directory dir, spawning one when there is none. However many
+// commands open the same directory at once, one monitor results and each gets a connection to it.
+func Open(ctx context.Context, binary, dir string) (*Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
+		fmt.Errorf("no monitor comes up in %s", dir)))
+	defer cancel()
+	for {
+		c, err := Dial(ctx, dir)
+		if errors.Is(err, ErrNoMonitor) {
+			c, err = Spawn(ctx, binary, dir)
+		}
+		if !errors.Is(err, errdef.ErrConflict) {
+			return c, err
+		}
+		// Another command was quicker, or the monitor before is just leaving the directory.
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Spawn starts a monitor (binary is hull-runtime) for the run directory dir, which is made when missing, and
+// returns the first connection to it. It does not wait until the monitor runs: the connection is already queued at
+// the socket it inherits, and so is every one that Dial makes from now on. The monitor lives until it has no
+// client and no container. The error has kind ErrConflict when the directory has a monitor.
+//
+// Files that a dead monitor left in dir are not looked at: repair the container before (see Claim).
+func Spawn(ctx context.Context, binary, dir string) (*Conn, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	d, err := openDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errdef.Conflict("%s was removed meanwhile", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	lock, err := claim(d)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := unix.Unlinkat(int(d.Fd()), SocketFile, 0); err != nil && err != unix.ENOENT {
+		return nil, fmt.Errorf("remove old %s: %w", SocketFile, err)
+	}
+	ln, err := listen(d)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	f, err := connect(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if err := start(binary, dir, lock, ln); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return newConn(f), nil
+}
+
+// start forks the monitor, away from the caller's session, directory, environment and descriptors.
+func start(binary, dir string, lock, ln *os.File) error {
+	stderr, err := os.OpenFile(filepath.Join(dir, ErrorFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer stderr.Close()
+	cmd := exec.Command(binary, "monitor", dir)
+	cmd.Dir = "/"
+	cmd.Env = environ()
+	cmd.Stderr = stderr
+	cmd.ExtraFiles = []*os.File{lock, ln}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start monitor: %w", err)
+	}
+	go cmd.Wait() // ends with the monitor; no process that serves for long collects zombies
+	return nil
+}
+
+// environ is what a monitor keeps of the caller's environment: what its OnExit command needs to find the same store,
+// and a Go runtime for a process that sleeps (one P, a small heap goal).
+func environ() []string {
+	env := []string{"GOMAXPROCS=1", "GOGC=50"}
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		case "PATH", "HOME", "USER", "TMPDIR", "LANG", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
+			"HULL_ROOT", "HULL_RUN", "DBUS_SESSION_BUS_ADDRESS":
+			env = append(env, kv)
+		}
+	}
+	return env
+}
