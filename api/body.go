@@ -1,0 +1,112 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"hull/errdef"
+)
+
+// maxBody bounds a JSON request. Docker's own clients stay below some hundred kilobytes.
+const maxBody = 8 << 20
+
+// decode reads the JSON body into v. Garbage is the client's fault and is told so.
+func (q *request) decode(v any) error {
+	if err := q.wantJSON(); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(http.MaxBytesReader(q.w, q.Body, maxBody))
+	if err := dec.Decode(v); err != nil {
+		return jsonError(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errdef.Invalid("unexpected content after JSON in the request body")
+	}
+	return nil
+}
+
+// decodeOptional is decode for the calls whose body may be left out.
+func (q *request) decodeOptional(v any) error {
+	if q.ContentLength == 0 {
+		return nil
+	}
+	return q.decode(v)
+}
+
+// wantJSON holds clients to the one content type a web page cannot send without asking first.
+func (q *request) wantJSON() error {
+	h := q.Header.Get("Content-Type")
+	t, _, err := mime.ParseMediaType(h)
+	if h == "" || (err == nil && t == "application/json") {
+		return nil
+	}
+	return errdef.Invalid("unsupported Content-Type header (%s): must be 'application/json'", h)
+}
+
+func jsonError(err error) error {
+	var tooBig *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooBig):
+		return err
+	case errors.Is(err, io.EOF):
+		return errdef.Invalid("invalid JSON: got EOF while reading request body")
+	}
+	return errdef.Invalid("invalid JSON: %w", err)
+}
+
+// answer sends v as JSON.
+func (q *request) answer(code int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h := q.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)+1))
+	q.w.WriteHeader(code)
+	_, _ = q.w.Write(append(b, '\n'))
+	return nil
+}
+
+// empty answers with a status alone.
+func (q *request) empty(code int) error {
+	q.w.WriteHeader(code)
+	return nil
+}
+
+// query returns the first value of a query parameter.
+func (q *request) query(key string) string { return q.form.Get(key) }
+
+// flag reads a boolean parameter as Docker does: anything but these words is true.
+func (q *request) flag(key string) bool {
+	switch q.query(key) {
+	case "", "0", "no", "false", "none":
+		return false
+	}
+	return true
+}
+
+// flagOr is flag with a default for a parameter that is not there.
+func (q *request) flagOr(key string, def bool) bool {
+	if !q.form.Has(key) {
+		return def
+	}
+	return q.flag(key)
+}
+
+// number reads an integer parameter; missing is def.
+func (q *request) number(key string, def int) (int, error) {
+	v := q.query(key)
+	if v == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return 0, errdef.Invalid("invalid value for %s: %q is not a number", key, v)
+	}
+	return n, nil
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"strings"
+
+	"hull/errdef"
+)
+
+// access is what a call may do, for policies that look at the route and not at the path.
+type access uint8
+
+const (
+	read  access = iota // tells
+	write               // changes state, or reaches into a container
+)
+
+// route is one call. In a pattern {name} stands for one segment and {name...} for one or more.
+type route struct {
+	method  string
+	pattern string
+	handle  func(*server, *request) error
+	access  access
+}
+
+// table is the Engine API as far as Hull has it, grouped by noun.
+var table = [...]route{
+	{"GET", "/_ping", (*server).ping, read},
+	{"HEAD", "/_ping", (*server).ping, read},
+	{"GET", "/version", (*server).version, read},
+}
+
+// match finds the route of a request. What no pattern names is Docker's "page not found".
+func match(method, path string) (*route, string, error) {
+	other := false
+	for i := range table {
+		rt := &table[i]
+		name, ok := matchPath(rt.pattern, path)
+		if !ok {
+			continue
+		}
+		if rt.method == method {
+			return rt, name, nil
+		}
+		other = true
+	}
+	if other {
+		return nil, "", errdef.As(errdef.ErrNotFound, errMethod)
+	}
+	return nil, "", errdef.As(errdef.ErrNotFound, errNoPage)
+}
+
+// matchPath compares a path with a pattern that has at most one {name} or {name...}, and returns its value.
+func matchPath(pattern, path string) (string, bool) {
+	head, tail, ok := strings.Cut(pattern, "{")
+	if !ok {
+		return "", path == pattern
+	}
+	many := strings.HasPrefix(tail, "name...")
+	_, tail, _ = strings.Cut(tail, "}")
+	if len(path) <= len(head)+len(tail) || !strings.HasPrefix(path, head) || !strings.HasSuffix(path, tail) {
+		return "", false
+	}
+	name := path[len(head) : len(path)-len(tail)]
+	if !many && strings.Contains(name, "/") {
+		return "", false
+	}
+	return name, true
+}
+
+var (
+	errNoPage = pageError("page not found")
+	errMethod = pageError("page not found: no such method for this path")
+)
+
+// pageError is an error that needs no code at program start.
+type pageError string
+
+func (e pageError) Error() string { return string(e) }

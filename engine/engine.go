@@ -1,0 +1,140 @@
+// Package engine is what Hull does: the life of a container from create to remove, exec, logs and images,
+// over files and kernel objects only. It is a library; the Engine API (package api) is its face.
+//
+//	e := engine.Open(root, run, engine.Options{})
+//	id, warnings, err := e.Create(ctx, "web", &engine.Config{Image: "box"}, &engine.Host{})
+//	err = e.Start(ctx, id)
+//
+// No fact lives only in an Engine: any number of them, in any number of processes, share one store, and each
+// may die at any instruction. What is running is what has a live monitor; whoever touches a container whose
+// monitor died repairs it first.
+//
+// Beware: an Engine opens nothing until used and keeps nothing open, so there is no Close.
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"hull/errdef"
+	"hull/trace"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultRoot is the store of an engine run by root.
+const DefaultRoot = "/var/lib/hull"
+
+// DefaultRun is where an engine run by root keeps what does not survive a reboot.
+const DefaultRun = "/run/hull"
+
+// schema is the layout of the store that this engine writes. A newer one is refused.
+const schema = 1
+
+// Options are what the main program wires into an engine. All are optional.
+type Options struct {
+	Version string       // of Hull, for version and info
+	Commit  string       // of the source Hull was built from
+	Trace   *trace.Trace // where steps are recorded; nil records nothing
+
+	// Runtime is hull-runtime: the path of the binary, or "" for the embedded one of Payload.
+	Runtime string
+	Payload Payload
+	// Self is the command line of this program with the flags that choose this root and run, to which the
+	// monitor appends "event exit ID". Empty: nobody is told of an exit.
+	Self []string
+}
+
+// Payload is what is embedded in hull: the runtime binary and the built-in image.
+type Payload struct {
+	Runtime       func() ([]byte, error)
+	RuntimeDigest string // hex sha256 of what Runtime returns
+	Box           func() ([]byte, error)
+}
+
+// Engine combines the nouns. Its methods are safe for concurrent use.
+type Engine struct {
+	root, run string
+	opt       Options
+}
+
+// Open returns the engine of a store. It touches nothing; what is missing is made when first needed.
+func Open(root, run string, o Options) *Engine {
+	return &Engine{root: root, run: run, opt: o}
+}
+
+// Root is the directory of the store.
+func (e *Engine) Root() string { return e.root }
+
+// Run is the directory of what does not survive a reboot.
+func (e *Engine) Run() string { return e.run }
+
+// Instance names this engine among those of the machine, in cgroups and other names that all of them share.
+func (e *Engine) Instance() string {
+	if e.root == DefaultRoot {
+		return "hull"
+	}
+	sum := sha256.Sum256([]byte(e.root))
+	return "hull-" + hex.EncodeToString(sum[:4])
+}
+
+// Paths of the store, all absolute.
+func (e *Engine) containers() string         { return filepath.Join(e.root, "containers") }
+func (e *Engine) names() string              { return filepath.Join(e.root, "names") }
+func (e *Engine) dir(id string) string       { return filepath.Join(e.root, "containers", id) }
+func (e *Engine) runDir(id string) string    { return filepath.Join(e.run, "containers", id) }
+func (e *Engine) cgroup(id string) string    { return e.Instance() + "/" + id }
+func (e *Engine) statePath(id string) string { return filepath.Join(e.dir(id), "state.json") }
+
+// ready makes sure the store exists and is of a schema this engine knows: one read when it does.
+func (e *Engine) ready() error {
+	b, err := os.ReadFile(filepath.Join(e.root, "version"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.format()
+	}
+	if err != nil {
+		return e.storeError(err)
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return errdef.As(errdef.ErrCorrupt, errors.New("the store "+e.root+" has an unreadable version file; put \"1\" back into "+filepath.Join(e.root, "version")))
+	}
+	if v > schema {
+		return errdef.Unavailable("the store %s was written by a newer Hull (layout %d, this one knows %d): use that Hull, or another --root", e.root, v, schema)
+	}
+	return nil
+}
+
+// format lays out a new store. The version file comes last: a store without it is laid out again.
+func (e *Engine) format() error {
+	for _, d := range []string{e.root, e.containers(), e.names()} {
+		// 0711: the root of a container's user namespace is nobody here and still has to reach its layers.
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return e.storeError(err)
+		}
+	}
+	tmp := filepath.Join(e.root, "version."+strconv.Itoa(os.Getpid()))
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(schema)+"\n"), 0o644); err != nil {
+		return e.storeError(err)
+	}
+	return e.storeError(os.Rename(tmp, filepath.Join(e.root, "version")))
+}
+
+// storeError says what to do about a store that cannot be read or written.
+func (e *Engine) storeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return errdef.Forbidden("no access to the store %s: run as its owner, or choose another with --root or HULL_ROOT: %w", e.root, err)
+	case errors.Is(err, unix.ENOSPC):
+		return errdef.Unavailable("no space left in the store %s: free some, e.g. with hull rm and hull rmi: %w", e.root, err)
+	}
+	return err
+}
