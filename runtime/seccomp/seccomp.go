@@ -26,6 +26,6 @@ type Program struct {
 
 // Bytes returns the filter as the kernel reads it: an array of struct sock_filter in native byte order.
 func (p *Program) Bytes() []byte {
-	size := len(p.Filter) * int(unsafe.Sizeof(unix.SockFilter{}))
+	size := len(p.Filter) * insnSize
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(p.Filter))), size)
 }
