@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -134,22 +133,6 @@ func (s *Stream) SetDeadline(t time.Time) error { return s.c.f.SetDeadline(t) }
 
 // Close ends the connection; for an attached client that is the detach.
 func (s *Stream) Close() error { return s.c.Close() }
-
-// ReadState returns the state in the container's state directory; a container never started is StatusCreated.
-func ReadState(stateDir string) (*State, error) {
-	b, err := os.ReadFile(filepath.Join(stateDir, StateFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return &State{Status: StatusCreated}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	st := new(State)
-	if err := json.Unmarshal(b, st); err != nil {
-		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("read %s: %w", filepath.Join(stateDir, StateFile), err))
-	}
-	return st, nil
-}
 
 // writeLine sends v as one line of JSON.
 func writeLine(w io.Writer, v any) error {

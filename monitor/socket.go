@@ -71,8 +71,11 @@ func accept(ln *os.File) (*os.File, error) {
 		fd, _, failed = unix.Accept4(int(l), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		return failed != unix.EAGAIN
 	})
-	if err := errors.Join(err, failed); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, closed(err)
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil || peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
@@ -119,9 +122,17 @@ func control(f *os.File, fn func(fd int) error) error {
 	}
 	var failed error
 	if err := raw.Control(func(fd uintptr) { failed = fn(int(fd)) }); err != nil {
-		return err
+		return closed(err)
 	}
 	return failed
+}
+
+// closed gives the error of a raw operation its public name: those of the os package pass the poller's own through.
+func closed(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return os.ErrClosed
 }
 
 // hungUp waits until the other end of f is closed in both directions, and does not read from f.

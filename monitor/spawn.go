@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -95,7 +95,7 @@ func start(binary, dir string, lock, ln *os.File) error {
 		return err
 	}
 	defer stderr.Close()
-	cmd := exec.Command(binary, "monitor", dir)
+	cmd := osexec.Command(binary, "monitor", dir)
 	cmd.Dir = "/"
 	cmd.Env = environ()
 	cmd.Stderr = stderr

@@ -1,0 +1,233 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hull/errdef"
+	"hull/runtime"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is also the monitor that the tests spawn: real processes, with plain children in the place of
+// containers.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "monitor" {
+		if err := serve(os.Args[2:], plain()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// plain runs a container's process as a child in a process group of its own.
+func plain() containers {
+	return containers{
+		create: func(_ context.Context, c *runtime.Config) (*runtime.Container, error) {
+			p, err := run(c.Spec.Process, c.Stdio)
+			if err != nil {
+				return nil, err
+			}
+			os.WriteFile(filepath.Join(c.Bundle, "group"), []byte(strconv.Itoa(p.Pid)), 0o600)
+			return &runtime.Container{Pid: p.Pid, Pidfd: p.Pidfd, Terminal: p.Terminal, Warnings: []string{"plain process"}}, nil
+		},
+		exec: func(_ context.Context, t *runtime.Target, p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
+			q, err := run(p, stdio)
+			if err == nil {
+				g, _ := os.ReadFile(filepath.Join(t.Spec.Root.Path, "group"))
+				f, _ := os.OpenFile(filepath.Join(t.Spec.Root.Path, "group"), os.O_APPEND|os.O_WRONLY, 0)
+				fmt.Fprintf(f, " %d", q.Pid)
+				f.Close()
+				_ = g
+			}
+			return q, err
+		},
+		delete: func(_ context.Context, c *runtime.Config) error {
+			b, _ := os.ReadFile(filepath.Join(c.Bundle, "group"))
+			for _, g := range strings.Fields(string(b)) {
+				n, _ := strconv.Atoi(g)
+				unix.Kill(-n, unix.SIGKILL)
+			}
+			return nil
+		},
+		oomKilled: func(string) bool { return false },
+		pids:      func(string) ([]int, error) { return []int{1}, nil },
+	}
+}
+
+func run(p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
+	cmd := osexec.Command(p.Args[0], p.Args[1:]...)
+	cmd.Env = p.Env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	for i, set := range []func(*os.File){
+		func(f *os.File) { cmd.Stdin = f }, func(f *os.File) { cmd.Stdout = f }, func(f *os.File) { cmd.Stderr = f }} {
+		if stdio[i] != nil {
+			set(stdio[i])
+		}
+	}
+	var master *os.File
+	if p.Terminal {
+		m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return nil, err
+		}
+		master = m
+		unix.IoctlSetPointerInt(int(m.Fd()), unix.TIOCSPTLCK, 0)
+		n, _ := unix.IoctlGetInt(int(m.Fd()), unix.TIOCGPTN)
+		s, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = s, s, s
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}
+	if err := cmd.Start(); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, errdef.As(errdef.ErrCannotRun, err)
+		}
+		return nil, errdef.As(errdef.ErrNoCommand, err)
+	}
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.Process{Pid: cmd.Process.Pid, Pidfd: os.NewFile(uintptr(fd), "pidfd"), Terminal: master}, nil
+}
+
+// box1 is a container of a test.
+type testBox struct {
+	t        *testing.T
+	run, dir string // run directory, state directory
+	cfg      Config
+	process  specs.Process
+}
+
+func newBox(t *testing.T, args ...string) *testBox {
+	t.Helper()
+	tmp := t.TempDir()
+	b := &testBox{t: t, run: filepath.Join(tmp, "run"), dir: filepath.Join(tmp, "state")}
+	b.cfg = Config{ID: "c1", StateDir: b.dir}
+	b.process = specs.Process{Args: args, Env: []string{"PATH=" + os.Getenv("PATH")}}
+	must(t, os.Mkdir(b.dir, 0o700))
+	t.Cleanup(func() {
+		if pid, ok := Alive(b.run); ok && pid > 0 {
+			t.Logf("monitor %d left over", pid)
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	return b
+}
+
+func (b *testBox) write() {
+	b.t.Helper()
+	spec := specs.Spec{Process: &b.process, Root: &specs.Root{Path: b.run}}
+	for name, v := range map[string]any{SpecFile: spec, ConfigFile: b.cfg} {
+		data, err := json.Marshal(v)
+		must(b.t, err)
+		must(b.t, os.WriteFile(filepath.Join(b.run, name), data, 0o600))
+	}
+}
+
+func (b *testBox) open() *Conn {
+	b.t.Helper()
+	c, err := Open(b.t.Context(), self(b.t), b.run)
+	must(b.t, err)
+	b.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func self(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	must(t, err)
+	return exe
+}
+
+// ask sends one request on a connection of its own and wants it to succeed.
+func (b *testBox) ask(req *Request) *Response {
+	b.t.Helper()
+	c := b.open()
+	defer c.Close()
+	r, err := c.Do(b.t.Context(), req)
+	must(b.t, err)
+	return r
+}
+
+// attach opens a stream of stdin, stdout and stderr.
+func (b *testBox) attach() *Stream {
+	b.t.Helper()
+	c := b.open()
+	_, err := c.Do(b.t.Context(), &Request{Op: OpAttach, Stdin: true, Stdout: true, Stderr: true})
+	must(b.t, err)
+	return c.Stream()
+}
+
+func (b *testBox) start() {
+	b.t.Helper()
+	c := b.open()
+	defer c.Close()
+	b.write()
+	_, err := c.Do(b.t.Context(), &Request{Op: OpStart})
+	must(b.t, err)
+}
+
+// gone waits until the monitor has removed the run directory and ended.
+func (b *testBox) gone() {
+	b.t.Helper()
+	eventually(b.t, "the run directory is removed", func() bool { return !exists(b.run) })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("not within 10 s: %s", what)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// demux splits the Docker stream format until its end.
+func demux(t *testing.T, r io.Reader) (stdout, stderr, system string) {
+	t.Helper()
+	var out [4]bytes.Buffer
+	var h [8]byte
+	for {
+		_, err := io.ReadFull(r, h[:])
+		if err == io.EOF {
+			return out[streamStdout].String(), out[streamStderr].String(), out[streamSystem].String()
+		}
+		must(t, err)
+		if h[0] > 3 {
+			t.Fatalf("frame header % x", h)
+		}
+		_, err = io.CopyN(&out[h[0]], r, int64(binary.BigEndian.Uint32(h[4:])))
+		must(t, err)
+	}
+}

@@ -1,0 +1,431 @@
+package monitor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"hull/errdef"
+	"hull/runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	requestTimeout = 10 * time.Second // for a request to come in, and for an answer to be taken
+	firstTimeout   = 10 * time.Second // for the spawner's connection, which is queued already
+	promiseTimeout = 5 * time.Minute  // for an engine that promised to remove the container (Request.Remove)
+)
+
+// server is one monitor.
+//
+//	       first connection                start                  exit, output drained, state on disk
+//	spawned ───────────────► idle ──────────────────► running ──────────────────────────────────────► ended
+//	                          │                          ▲ execve failed: straight to ended
+//	                          ▼
+//	                 nobody connected: it leaves, as it does from ended
+//
+// The monitor leaves when nothing holds it: each connection, each exec and the container's life is a hold.
+type server struct {
+	path     string // run directory
+	lock, ln *os.File
+	rt       containers
+
+	ended context.Context // done when the container has ended and its state is on disk
+	end   context.CancelFunc
+	over  chan struct{} // closed when nothing holds the monitor
+	work  sync.WaitGroup
+	out   *output
+	in    *stdin
+
+	mu      sync.Mutex // protects the following
+	holds   int
+	leaving bool
+	phase   phase
+	state   State
+	cfg     Config
+	box     *box  // set from phaseRunning on
+	execs   execs // of this container
+}
+
+type phase int
+
+const (
+	phaseIdle phase = iota
+	phaseStarting
+	phaseRunning
+	phaseEnding // the init process has ended; its output and the clearing up are not done
+	phaseEnded
+)
+
+// Main is `hull-runtime monitor <run directory>`, as Spawn starts it. It returns the exit code, unless it becomes
+// the OnExit command.
+func Main(args []string) int {
+	rt := containers{
+		create: runtime.Create, exec: runtime.Exec, delete: runtime.Delete,
+		oomKilled: func(string) bool { return false },
+		pids:      func(string) ([]int, error) { return nil, errdef.Unavailable("this build cannot list processes") },
+	}
+	if err := serve(args, rt); err != nil {
+		fmt.Fprintf(os.Stderr, "hull-runtime monitor: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(args []string, rt containers) error {
+	if len(args) != 1 {
+		return errdef.Invalid("usage: hull-runtime monitor <run directory>; started by hull only")
+	}
+	// Not ignored but caught, into a channel nobody reads: ignored signals stay ignored across execve, and the
+	// container would inherit that. Catching also undoes what a caller like nohup left ignored.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	unix.Umask(0o022)
+	if os.Geteuid() == 0 {
+		hide()
+	}
+	raiseLimits()
+	s, err := inherit(args[0])
+	if err != nil {
+		return err
+	}
+	s.rt = rt
+	next := s.run()
+	if len(next) > 0 {
+		return become(next)
+	}
+	return nil
+}
+
+// hide keeps other processes of the same user, containers' processes above all, from tracing the monitor and opening
+// its descriptors. Without root it waits until the container's user namespace is written: the kernel gives the files
+// of an undumpable process's children to root.
+func hide() { unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
+// raiseLimits frees the monitor of the limits of whoever typed the command: with its file size limit the log would
+// end in SIGXFSZ. Raised to what the hard limits allow, lifted where the right is there.
+func raiseLimits() {
+	for _, r := range []int{unix.RLIMIT_FSIZE, unix.RLIMIT_CPU, unix.RLIMIT_AS, unix.RLIMIT_DATA, unix.RLIMIT_NPROC} {
+		free := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+		if unix.Setrlimit(r, &free) == nil {
+			continue
+		}
+		var lim unix.Rlimit
+		if unix.Getrlimit(r, &lim) == nil && lim.Cur != lim.Max {
+			lim.Cur = lim.Max
+			unix.Setrlimit(r, &lim)
+		}
+	}
+}
+
+// inherit takes over the descriptors that Spawn passed.
+func inherit(path string) (*server, error) {
+	unix.CloseOnExec(fdLock)
+	unix.CloseOnExec(fdListener)
+	if _, err := unix.FcntlInt(fdLock, unix.F_GETFD, 0); err != nil {
+		return nil, errdef.Invalid("descriptor %d is not the lock: %w", fdLock, err)
+	}
+	ln, err := pollable(fdListener, SocketFile)
+	if err != nil {
+		return nil, err
+	}
+	s := newServer(path, os.NewFile(fdLock, LockFile), ln)
+	return s, own(s.lock)
+}
+
+func newServer(path string, lock, ln *os.File) *server {
+	s := &server{path: path, lock: lock, ln: ln, over: make(chan struct{}), out: new(output), in: newStdin()}
+	s.ended, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// run serves until nothing holds the monitor, then removes the run directory. It returns the command that is to be
+// run now.
+func (s *server) run() (next []string) {
+	s.hold() // until the first connection is there
+	first := time.AfterFunc(firstTimeout, s.release)
+	s.work.Go(func() { s.accept(first) })
+	<-s.over
+	s.ln.Close()
+	s.work.Wait()
+	s.end()
+	if err := s.clear(); err != nil {
+		fmt.Fprintf(os.Stderr, "hull-runtime monitor: %v\n", err)
+	}
+	if s.phase == phaseEnded && len(s.cfg.OnExit) > 0 && exists(s.cfg.StateDir) {
+		next = s.cfg.OnExit
+	}
+	return next
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// hold keeps the monitor from leaving until release. It reports false when it is leaving already.
+func (s *server) hold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving {
+		return false
+	}
+	s.holds++
+	return true
+}
+
+func (s *server) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holds--; s.holds == 0 {
+		s.leaving = true
+		close(s.over)
+	}
+}
+
+func (s *server) accept(first *time.Timer) {
+	for {
+		f, err := accept(s.ln)
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrClosed):
+			return
+		case errors.Is(err, errStranger):
+			continue
+		default: // out of descriptors or memory: others may give some back
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if !s.hold() {
+			f.Close()
+			continue
+		}
+		if first.Stop() {
+			s.release()
+		}
+		s.work.Go(func() {
+			defer s.release()
+			defer f.Close()
+			s.serve(f)
+		})
+	}
+}
+
+// clear removes the run directory, the lock last: from then on the path may belong to the next monitor.
+func (s *server) clear() error {
+	list, err := os.ReadDir(s.path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range list {
+		if e.Name() != LockFile {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.path, e.Name())))
+		}
+	}
+	errs = append(errs, os.Remove(filepath.Join(s.path, LockFile)))
+	err = os.Remove(s.path)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, fs.ErrNotExist) {
+		err = nil // the next monitor's already
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// become replaces this process by the command argv. The lock is gone with its file; the environment is what Spawn
+// kept, without what was meant for this program.
+func become(argv []string) error {
+	signal.Reset()
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "GOMAXPROCS=") && !strings.HasPrefix(kv, "GOGC=") {
+			env = append(env, kv)
+		}
+	}
+	return &os.PathError{Op: "exec", Path: argv[0], Err: unix.Exec(argv[0], argv, env)}
+}
+
+// serve answers the one request of a connection.
+func (s *server) serve(f *os.File) {
+	f.SetReadDeadline(time.Now().Add(requestTimeout))
+	br := bufio.NewReaderSize(f, 1024)
+	line, err := readLine(br)
+	if err != nil {
+		return
+	}
+	f.SetReadDeadline(time.Time{})
+	req := new(Request)
+	if err := json.Unmarshal(line, req); err != nil {
+		answer(f, refusal(errdef.Invalid("request: %w", err)))
+		return
+	}
+	line = nil
+	switch req.Op {
+	case OpStart:
+		answer(f, s.start(req))
+	case OpAttach:
+		s.attach(f, br, req)
+	case OpWait:
+		s.wait(f, req)
+	case OpSignal:
+		answer(f, s.signal(req))
+	case OpResize:
+		answer(f, s.resize(req))
+	case OpExecCreate:
+		answer(f, s.execCreate(req))
+	case OpExecStart:
+		s.execStart(f, br, req)
+	case OpExecState:
+		answer(f, s.execState(req))
+	case OpTop:
+		answer(f, s.top())
+	case OpState:
+		answer(f, &Response{OK: true, State: s.current()})
+	default:
+		answer(f, refusal(errdef.Invalid("unknown request %q", req.Op)))
+	}
+}
+
+func answer(f *os.File, r *Response) error {
+	f.SetWriteDeadline(time.Now().Add(requestTimeout))
+	defer f.SetWriteDeadline(time.Time{})
+	return writeLine(f, r)
+}
+
+// attach streams until the client leaves or the container has ended.
+func (s *server) attach(f *os.File, br *bufio.Reader, req *Request) {
+	c := newClient(f, req)
+	if !s.out.join(c) {
+		answer(f, refusal(errdef.Conflict("the container is not running")))
+		return
+	}
+	// Joined before answered: whoever has the answer misses nothing of a start that he asks for next.
+	err := answer(f, &Response{OK: true})
+	close(c.answered)
+	if err == nil {
+		if req.Stdin && s.in.copy(c, br) {
+			s.in.close()
+		}
+		hungUp(f) // or finished
+	}
+	s.out.leave(c)
+	c.farewell()
+}
+
+// wait answers when the container has ended. With Remove set it then waits until the engine has done what it
+// promised: its connection ends.
+func (s *server) wait(f *os.File, req *Request) {
+	if req.Now && !s.alive() {
+		answer(f, &Response{OK: true, State: s.current()})
+		return
+	}
+	wake := context.AfterFunc(s.ended, func() { f.SetReadDeadline(time.Unix(1, 0)) })
+	hungUp(f)
+	wake()
+	if s.ended.Err() == nil {
+		return
+	}
+	if answer(f, &Response{OK: true, State: s.current()}) != nil || !req.Remove {
+		return
+	}
+	f.SetReadDeadline(time.Now().Add(promiseTimeout))
+	hungUp(f)
+}
+
+func (s *server) alive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase != phaseIdle && s.phase != phaseEnded
+}
+
+func (s *server) current() *State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state
+	if s.phase == phaseIdle || s.phase == phaseStarting {
+		st.Status = StatusCreated
+	}
+	return &st
+}
+
+// running returns the container while it runs.
+func (s *server) running() (*box, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != phaseRunning {
+		return nil, errdef.Conflict("container %s is not running", filepath.Base(s.path))
+	}
+	return s.box, nil
+}
+
+func (s *server) signal(req *Request) *Response {
+	b, err := s.running()
+	if err == nil {
+		err = b.init.signal(req.Signal)
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return &Response{OK: true}
+}
+
+func (s *server) resize(req *Request) *Response {
+	p, err := s.process(req.Exec)
+	if err == nil {
+		err = p.resize(req.Width, req.Height)
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return &Response{OK: true}
+}
+
+// process is the init process, or the one of a running exec.
+func (s *server) process(exec string) (*process, error) {
+	b, err := s.running()
+	if err != nil {
+		return nil, err
+	}
+	if exec == "" {
+		return b.init, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.execs.find(exec)
+	if err != nil {
+		return nil, err
+	}
+	if !e.state.Running {
+		return nil, errdef.Conflict("exec %s is not running", exec)
+	}
+	return e.proc, nil
+}
+
+func (s *server) top() *Response {
+	b, err := s.running()
+	if err != nil {
+		return refusal(err)
+	}
+	pids, err := s.rt.pids(b.cfg.Cgroup)
+	if err != nil {
+		return refusal(err)
+	}
+	return &Response{OK: true, Pids: pids}
+}
+
+// containers is the runtime as the monitor uses it.
+type containers struct {
+	create    func(context.Context, *runtime.Config) (*runtime.Container, error)
+	exec      execFunc
+	delete    func(context.Context, *runtime.Config) error
+	oomKilled func(cgroup string) bool
+	pids      func(cgroup string) ([]int, error)
+}

@@ -1,0 +1,103 @@
+package monitor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"hull/errdef"
+	"hull/state"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxState is the most a state file may have: warnings and an error text are all that grows in it.
+const maxState = 1 << 20
+
+// ReadState returns the state in the container's state directory; a container never started is StatusCreated.
+func ReadState(stateDir string) (*State, error) {
+	name := filepath.Join(stateDir, StateFile)
+	b, err := state.Read(name, maxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &State{Status: StatusCreated}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	st := new(State)
+	if err := json.Unmarshal(b, st); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("read %s: %w", name, err))
+	}
+	return st, nil
+}
+
+// WriteState replaces the state in stateDir: readers see the old or the new one, never half. With durable set it
+// survives a power cut from the moment WriteState returns. On a full disk an existing state is overwritten in its
+// own block, which is not atomic but does not lose the exit code.
+func WriteState(stateDir string, st *State, durable bool) error {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(stateDir, StateFile)
+	write := state.Write
+	if durable {
+		write = state.WriteDurable
+	}
+	err = write(name, b)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return overwrite(name, b)
+	}
+	return err
+}
+
+func overwrite(name string, b []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(int64(len(b))), f.Sync())
+}
+
+// Running reports whether the init process that st describes lives: the same boot, the same process.
+func (st *State) Running() bool {
+	if st.Status != StatusRunning || st.Pid <= 0 {
+		return false
+	}
+	boot, err := bootID()
+	if err != nil || boot != st.BootID {
+		return false
+	}
+	start, err := startTime(st.Pid)
+	return err == nil && start == st.PidStart
+}
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return string(bytes.TrimSpace(b)), err
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot. Field 2 is the command, in parentheses, and may
+// hold any byte; the last ')' ends it.
+func startTime(pid int) (uint64, error) {
+	name := "/proc/" + strconv.Itoa(pid) + "/stat"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	const startField, firstAfterName = 22, 3
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= startField-firstAfterName {
+		return 0, fmt.Errorf("read %s: too few fields", name)
+	}
+	return strconv.ParseUint(string(fields[startField-firstAfterName]), 10, 64)
+}
