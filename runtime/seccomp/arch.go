@@ -130,6 +130,27 @@ func (a *arch) numbers() []uint32 {
 	return slices.Compact(list)
 }
 
+// Name returns the name of a system call: audit and nr are those of struct seccomp_data.
+func Name(audit, nr uint32) (name string, ok bool) {
+	for i := range arches {
+		a := &arches[i]
+		if a.audit != audit || a.bits == x32Bit != (audit == unix.AUDIT_ARCH_X86_64 && nr >= x32Bit) {
+			continue
+		}
+		for _, c := range armCalls {
+			if a.column == colARM && c.nr == nr {
+				return c.name, true
+			}
+		}
+		for j := range table {
+			if n := table[j].nr[a.column]; n >= 0 && uint32(n)|a.bits == nr {
+				return table[j].name, true
+			}
+		}
+	}
+	return "", false
+}
+
 // known tells whether any architecture has a call of that name.
 func known(call string) bool {
 	for i := range arches {

@@ -29,6 +29,10 @@ mq_notify 527 kexec_load 528 waitid 529 set_robust_list 530 get_robust_list 531 
 preadv 534 pwritev 535 rt_tgsigqueueinfo 536 recvmmsg 537 sendmmsg 538 process_vm_readv 539 process_vm_writev 540
 setsockopt 541 getsockopt 542 io_setup 543 io_submit 544 execveat 545 preadv2 546 pwritev2 547`
 
+// And it lacks the lines marked 64.
+const x32Lacks = `_sysctl create_module epoll_ctl_old epoll_wait_old get_kernel_syms get_thread_area nfsservctl
+query_module set_thread_area uselib vserver map_shadow_stack uretprobe uprobe`
+
 // Further names of a call that profiles use.
 const armOwn = `sync_file_range2 341`
 
@@ -67,6 +71,9 @@ func main() {
 		}
 	}
 	own("x32", x32Own)
+	for _, name := range strings.Fields(x32Lacks) {
+		set("x32", name, -1)
+	}
 	own("arm", armOwn)
 
 	names := make([]string, 0, len(table))
