@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// command is an entry of the command table: enough to find it and to print the list, not its flags.
+type command struct {
+	name    string
+	aliases []string
+	short   string
+	group   group
+	build   func(*app, *cobra.Command) // adds flags and RunE
+	sub     []command                  // of a management command
+}
+
+type group uint8
+
+const (
+	ungrouped group = iota
+	common
+	management
+	hiddenGroup
+)
+
+// commands are the words that may follow hull.
+var commands = [...]command{
+	{name: "run", short: "Create and run a new container from an image", group: common, build: buildRun},
+	{name: "exec", short: "Execute a command in a running container", group: common, build: buildExec},
+	{name: "ps", short: "List containers", group: common, build: buildPs},
+	{name: "images", short: "List images", group: common, build: buildImages},
+	{name: "version", short: "Show the versions of client and engine", group: common, build: buildVersion},
+	{name: "info", short: "Show what the engine knows of its host and itself", group: common, build: buildInfo},
+	{name: "doctor", short: "Tell what this machine and user can and cannot do, and what helps", group: common, build: buildDoctor},
+
+	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
+	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
+	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
+
+	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "create", short: shortCreate, build: buildCreate},
+	{name: "import", short: shortImport, build: buildImport},
+	{name: "inspect", short: "Show everything known of containers and images", build: buildInspect},
+	{name: "kill", short: shortKill, build: buildKill},
+	{name: "load", short: shortLoad, build: buildLoad},
+	{name: "logs", short: shortLogs, build: buildLogs},
+	{name: "rename", short: shortRename, build: buildRename},
+	{name: "restart", short: shortRestart, build: buildRestart},
+	{name: "rm", short: shortRm, build: buildRm},
+	{name: "rmi", short: shortRmi, build: buildRmi},
+	{name: "start", short: shortStart, build: buildStart},
+	{name: "stop", short: shortStop, build: buildStop},
+	{name: "tag", short: shortTag, build: buildTag},
+	{name: "wait", short: shortWait, build: buildWait},
+
+	{name: "event", short: "Tell the engine of something that happened", group: hiddenGroup, sub: eventCommands[:]},
+}
+
+var containerCommands = [...]command{
+	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "create", short: shortCreate, build: buildCreate},
+	{name: "exec", short: "Execute a command in a running container", build: buildExec},
+	{name: "inspect", short: "Show everything known of containers", build: buildContainerInspect},
+	{name: "kill", short: shortKill, build: buildKill},
+	{name: "logs", short: shortLogs, build: buildLogs},
+	{name: "ls", aliases: []string{"list", "ps"}, short: "List containers", build: buildPs},
+	{name: "rename", short: shortRename, build: buildRename},
+	{name: "restart", short: shortRestart, build: buildRestart},
+	{name: "rm", aliases: []string{"remove"}, short: shortRm, build: buildRm},
+	{name: "run", short: "Create and run a new container from an image", build: buildRun},
+	{name: "start", short: shortStart, build: buildStart},
+	{name: "stop", short: shortStop, build: buildStop},
+	{name: "wait", short: shortWait, build: buildWait},
+}
+
+var imageCommands = [...]command{
+	{name: "import", short: shortImport, build: buildImport},
+	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},
+	{name: "load", short: shortLoad, build: buildLoad},
+	{name: "ls", aliases: []string{"list"}, short: "List images", build: buildImages},
+	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
+	{name: "tag", short: shortTag, build: buildTag},
+}
+
+var systemCommands = [...]command{
+	{name: "info", short: "Show what the engine knows of its host and itself", build: buildInfo},
+}
+
+var eventCommands = [...]command{
+	{name: "exit", short: "A container's process ended", build: buildEventExit},
+}
+
+const (
+	shortAttach  = "Connect stdin, stdout and stderr to a running container"
+	shortCreate  = "Create a container without starting it"
+	shortImport  = "Make an image from the tar of a root file system"
+	shortKill    = "Send a signal to running containers"
+	shortLoad    = "Load images from a tar archive or stdin"
+	shortLogs    = "Print what a container wrote"
+	shortRename  = "Give a container another name"
+	shortRestart = "Stop and start containers"
+	shortRm      = "Remove containers"
+	shortRmi     = "Remove images"
+	shortStart   = "Start stopped containers"
+	shortStop    = "Stop running containers"
+	shortTag     = "Give an image another name"
+	shortWait    = "Wait until containers stop and print their exit codes"
+)
+
+func find(list []command, word string) (command, bool) {
+	for _, c := range list {
+		if c.name == word {
+			return c, true
+		}
+		for _, alias := range c.aliases {
+			if alias == word {
+				return c, true
+			}
+		}
+	}
+	return command{}, false
+}
+
+// build makes the cobra command of c; args are the words after it.
+func (a *app) build(c command, args []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:                   c.name,
+		Aliases:               c.aliases,
+		Short:                 c.short,
+		Hidden:                c.group == hiddenGroup,
+		DisableFlagsInUseLine: true,
+	}
+	if c.sub != nil {
+		a.buildGroup(cmd, c, args)
+		return cmd
+	}
+	c.build(a, cmd)
+	cmd.Flags().Bool("help", false, "Print usage") // without cobra's -h, which is --hostname here
+	cmd.Flags().Lookup("help").Hidden = true
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a.cmd = cmd
+		return run(cmd, args)
+	}
+	return cmd
+}
+
+// buildGroup adds the one subcommand that is named, or all of them for help and completion.
+func (a *app) buildGroup(cmd *cobra.Command, c command, args []string) {
+	cmd.Use += " COMMAND"
+	cmd.Flags().Bool("help", false, "Print usage")
+	cmd.Flags().Lookup("help").Hidden = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			a.groupHelp(cmd, c)
+			return nil
+		}
+		return a.unknownSub(cmd, args[0])
+	}
+	if len(args) > 0 {
+		if s, ok := find(c.sub, args[0]); ok {
+			cmd.AddCommand(a.build(s, nil))
+			return
+		}
+	}
+	if args == nil {
+		for _, s := range c.sub {
+			cmd.AddCommand(a.build(s, nil))
+		}
+	}
+	cmd.Args = cobra.ArbitraryArgs
+}
+
+// arguments checks the number of arguments as Docker does; most is -1 for any number.
+func (a *app) arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) >= least && (most < 0 || len(args) <= most):
+			return nil
+		case most == 0:
+			return a.countError(cmd, "accepts no arguments")
+		case least == most:
+			return a.countError(cmd, "requires "+plural(least, "argument"))
+		case len(args) < least:
+			return a.countError(cmd, "requires at least "+plural(least, "argument"))
+		}
+		return a.countError(cmd, "requires at most "+plural(most, "argument"))
+	}
+}
+
+// refusedFlags are flags Docker knows and Hull does not yet; each says why instead of being unknown.
+func refusedFlags(f *pflag.FlagSet, list []refused) {
+	for _, r := range list {
+		v := f.VarPF(&refusedValue{r}, r.name, r.short, r.why)
+		v.Hidden = true
+		if r.boolean {
+			v.NoOptDefVal = "true"
+		}
+	}
+}
+
+type refused struct {
+	name, short string
+	boolean     bool
+	why         string // completes "--name needs ..."
+	harmless    string // a value that asks for nothing
+}
+
+type refusedValue struct{ refused }
+
+func (*refusedValue) String() string { return "" }
+func (*refusedValue) Type() string   { return "refused" }
+func (v *refusedValue) Set(s string) error {
+	if s == v.harmless && s != "" {
+		return nil
+	}
+	if v.boolean && s == "false" {
+		return nil
+	}
+	return &refusedError{v.refused}
+}
+
+type refusedError struct{ refused }
+
+func (e *refusedError) Error() string { return "--" + e.name + " " + e.why }

@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+	"unicode/utf8"
+
+	"hull/errdef"
+)
+
+// formatUsage is the help of --format for lists.
+const formatUsage = "Print with a template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE'"
+
+// column is one of a list's default table.
+type column struct {
+	method string // of the row, the name templates use
+	header string
+}
+
+// printRows prints rows as --format says. Each row is a value whose methods without arguments are its fields.
+// What a terminal is too narrow for is cut unless whole is set.
+func (a *app) printRows(format string, columns []column, headers map[string]string, rows []any, whole bool) error {
+	switch tmpl, table := strings.CutPrefix(format, "table"); {
+	case format == "" || format == "table":
+		return a.printTable(columns, rows, whole)
+	case table && (strings.HasPrefix(tmpl, " ") || strings.HasPrefix(tmpl, "\\t") || strings.HasPrefix(tmpl, "\t")):
+		return a.printTemplateTable(strings.TrimSpace(tmpl), headers, rows)
+	case format == "json":
+		format = "{{json .}}"
+	}
+	return a.printTemplate(format, rows)
+}
+
+func (a *app) printTable(columns []column, rows []any, whole bool) error {
+	lines := make([][]string, 0, len(rows)+1)
+	head := make([]string, len(columns))
+	for i, c := range columns {
+		head[i] = c.header
+	}
+	lines = append(lines, head)
+	for _, r := range rows {
+		line := make([]string, len(columns))
+		for i, c := range columns {
+			line[i] = a.cell(fieldOf(r, c.method))
+		}
+		lines = append(lines, line)
+	}
+	if width, _ := a.out.size(); width > 0 && !whole {
+		fit(lines, width)
+	}
+	w := a.tabs()
+	for _, l := range lines {
+		fmt.Fprintln(w, strings.Join(l, "\t"))
+	}
+	return w.Flush()
+}
+
+// tabs lays out as Docker does.
+func (a *app) tabs() *tabwriter.Writer { return tabwriter.NewWriter(a.out, 10, 1, 3, ' ', 0) }
+
+// cell keeps a value on its line and in its column when a person looks at it.
+func (a *app) cell(s string) string {
+	if !a.out.terminal {
+		return s
+	}
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(string(visible([]byte(s))))
+}
+
+func fieldOf(row any, method string) string {
+	return reflect.ValueOf(row).MethodByName(method).Call(nil)[0].String()
+}
+
+// gap is what tabs puts between two columns, and least the width of all but the last.
+const gap, least = 3, 10
+
+// fit shortens the widest cells until a line is at most width characters, the last column included. A column is
+// not made narrower than its header or 10 characters: on a terminal narrower than that lines do wrap.
+func fit(lines [][]string, width int) {
+	n := len(lines[0])
+	widths := make([]int, n)
+	floor := make([]int, n)
+	for i := range n {
+		for _, l := range lines {
+			widths[i] = max(widths[i], utf8.RuneCountInString(l[i]))
+		}
+		floor[i] = max(utf8.RuneCountInString(lines[0][i]), least)
+	}
+	for total(widths) > width {
+		widest := -1
+		for i := range n {
+			if widths[i] > floor[i] && (widest < 0 || widths[i] > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		widths[widest]--
+	}
+	for _, l := range lines {
+		for i := range n {
+			l[i] = cut(l[i], widths[i])
+		}
+	}
+}
+
+func total(widths []int) int {
+	sum := 0
+	for i, w := range widths {
+		if i < len(widths)-1 {
+			w = max(w+gap, least)
+		}
+		sum += w
+	}
+	return sum
+}
+
+// cut shortens s to n characters, the last of which then says that something is missing.
+func cut(s string, n int) string {
+	if n < 1 || utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n--; n == 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+func (a *app) printTemplate(format string, rows []any) error {
+	t, err := parseTemplate(format)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	for _, r := range rows {
+		if err := execute(t, &b, r); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+	}
+	_, err = a.out.Write(b.Bytes())
+	return err
+}
+
+func (a *app) printTemplateTable(format string, headers map[string]string, rows []any) error {
+	t, err := parseTemplate(format)
+	if err != nil {
+		return err
+	}
+	w := a.tabs()
+	var b bytes.Buffer
+	if err := headerTemplate(format, &b, headers); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	for _, r := range rows {
+		if err := execute(t, &b, r); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+	}
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// headerRow stands in for a row when the line of headers is made from the same template.
+type headerRow map[string]string
+
+// Label is the header of one label: its last part, in words.
+func (headerRow) Label(name string) string {
+	name = name[strings.LastIndex(name, ".")+1:]
+	return strings.NewReplacer("-", " ", "_", " ").Replace(name)
+}
+
+func headerTemplate(format string, b *bytes.Buffer, headers map[string]string) error {
+	f := templateFuncs()
+	// Functions that change a value leave a header alone.
+	same := func(s string) string { return s }
+	for _, name := range [...]string{"json", "title", "lower", "upper"} {
+		f[name] = same
+	}
+	f["split"] = func(s, _ string) []string { return []string{s} }
+	f["join"] = func(s any, _ string) any { return s }
+	f["truncate"] = func(s string, _ int) string { return s }
+	t, err := template.New("").Funcs(f).Parse(format)
+	if err != nil {
+		return templateError(err)
+	}
+	return execute(t, b, headerRow(headers))
+}
+
+func parseTemplate(format string) (*template.Template, error) {
+	t, err := template.New("").Funcs(templateFuncs()).Parse(unescape(format))
+	if err != nil {
+		return nil, templateError(err)
+	}
+	return t, nil
+}
+
+// unescape turns \t and \n typed in a shell's quotes into what they mean.
+func unescape(s string) string { return strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(s) }
+
+func execute(t *template.Template, b *bytes.Buffer, row any) error {
+	if err := t.Execute(b, row); err != nil {
+		return templateError(err)
+	}
+	return nil
+}
+
+func templateError(err error) error {
+	return errdef.Invalid("--format: %s", strings.TrimPrefix(err.Error(), "template: "))
+}
+
+// templateFuncs are those Docker's templates have beside Go's.
+func templateFuncs() template.FuncMap {
+	return template.FuncMap{
+		"json":     jsonText,
+		"split":    strings.Split,
+		"join":     strings.Join,
+		"title":    title,
+		"lower":    strings.ToLower,
+		"upper":    strings.ToUpper,
+		"pad":      pad,
+		"truncate": truncate,
+		"println":  func(v ...any) string { return fmt.Sprintln(v...) },
+	}
+}
+
+func jsonText(v any) (string, error) {
+	if r, ok := v.(row); ok {
+		v = fields(r)
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return "", err
+	}
+	return strings.TrimRight(b.String(), "\n"), nil
+}
+
+func title(s string) string {
+	word := false
+	return strings.Map(func(r rune) rune {
+		start := !word
+		word = r != ' ' && r != '\t' && r != '\n'
+		if start {
+			return []rune(strings.ToTitle(string(r)))[0]
+		}
+		return r
+	}, s)
+}
+
+// pad puts spaces around what is not empty.
+func pad(s string, before, after int) string {
+	if s == "" || before < 0 || after < 0 {
+		return s
+	}
+	return strings.Repeat(" ", before) + s + strings.Repeat(" ", after)
+}
+
+func truncate(s string, n int) string {
+	r := []rune(s)
+	if n < 0 || len(r) <= n {
+		return s
+	}
+	return string(r[:n])
+}
+
+// row marks the types whose methods are fields of a list.
+type row interface{ isRow() }
+
+// fields are the values of a row by name, for json.
+func fields(r row) map[string]string {
+	m := map[string]string{}
+	v := reflect.ValueOf(r)
+	for i := range v.NumMethod() {
+		t := v.Method(i).Type()
+		if t.NumIn() == 0 && t.NumOut() == 1 && t.Out(0).Kind() == reflect.String {
+			m[v.Type().Method(i).Name] = v.Method(i).Call(nil)[0].String()
+		}
+	}
+	return m
+}

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"hull/client"
+
+	"github.com/moby/moby/api/types/image"
+	"github.com/spf13/cobra"
+)
+
+func buildImages(a *app, cmd *cobra.Command) {
+	var o imagesOptions
+	cmd.Use += " [OPTIONS] [REPOSITORY[:TAG]]"
+	cmd.Args = a.arguments(0, 1)
+	f := cmd.Flags()
+	f.BoolVarP(&o.all, "all", "a", false, "Show all images, intermediate ones too")
+	f.BoolVar(&o.digests, "digests", false, "Show digests")
+	f.VarP(&o.filter, "filter", "f", "Show only what matches (dangling=true, label=a=b, reference=pattern, ...)")
+	f.StringVar(&o.format, "format", "", formatUsage)
+	f.BoolVar(&o.noTrunc, "no-trunc", false, "Do not shorten anything")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "Print ids only")
+	refusedFlags(f, []refused{{name: "tree", boolean: true, why: "is not in this version yet"}})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			if err := o.filter.Set("reference=" + args[0]); err != nil {
+				return err
+			}
+		}
+		return a.images(cmd, o)
+	}
+}
+
+type imagesOptions struct {
+	all, digests, noTrunc, quiet bool
+	filter                       filterFlag
+	format                       string
+}
+
+func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
+	c, err := a.engine()
+	if err != nil {
+		return err
+	}
+	list, err := c.ImageList(cmd.Context(), client.ImageListOptions{All: o.all, Digests: o.digests, Filters: o.filter.f})
+	if err != nil {
+		return err
+	}
+	digests := o.digests || strings.Contains(o.format, ".Digest")
+	now := time.Now()
+	var rows []any
+	for _, s := range list {
+		rows = append(rows, imageRows(s, digests, !o.noTrunc, now)...)
+	}
+	if o.quiet && (o.format == "" || o.format == "table") {
+		for _, r := range rows {
+			a.out.println(r.(*imageRow).ID())
+		}
+		return nil
+	}
+	columns := imageColumns[:]
+	if o.digests {
+		columns = slices.Insert(slices.Clone(columns), 2, column{"Digest", "DIGEST"})
+	}
+	return a.printRows(o.format, columns, imageHeaders(), rows, o.noTrunc)
+}
+
+var imageColumns = [...]column{
+	{"Repository", "REPOSITORY"}, {"Tag", "TAG"}, {"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"}, {"Size", "SIZE"},
+}
+
+func imageHeaders() map[string]string {
+	h := map[string]string{
+		"Digest": "DIGEST", "CreatedAt": "CREATED AT", "Containers": "CONTAINERS",
+		"VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+	}
+	for _, c := range imageColumns {
+		h[c.method] = c.header
+	}
+	return h
+}
+
+const none = "<none>"
+
+// imageRows is a row for each name of an image; with digests also for those names that are a digest only.
+func imageRows(s image.Summary, digests, short bool, now time.Time) []any {
+	byRepo := map[string][]string{}
+	for _, d := range s.RepoDigests {
+		if repo, digest, ok := strings.Cut(d, "@"); ok && repo != none {
+			byRepo[repo] = append(byRepo[repo], digest)
+		}
+	}
+	add := func(rows []any, repo, tag, digest string) []any {
+		return append(rows, &imageRow{s: s, repo: repo, tag: tag, digest: digest, short: short, now: now})
+	}
+	var rows []any
+	tagged := map[string]bool{}
+	for _, ref := range s.RepoTags {
+		repo, tag := splitTag(ref)
+		if repo == none {
+			continue
+		}
+		tagged[repo] = true
+		if !digests || len(byRepo[repo]) == 0 {
+			rows = add(rows, repo, tag, none)
+			continue
+		}
+		for _, d := range byRepo[repo] {
+			rows = add(rows, repo, tag, d)
+		}
+	}
+	for _, repo := range sortedKeys(byRepo) {
+		if tagged[repo] {
+			continue
+		}
+		if !digests {
+			rows = add(rows, repo, none, none)
+			continue
+		}
+		for _, d := range byRepo[repo] {
+			rows = add(rows, repo, none, d)
+		}
+	}
+	if len(rows) == 0 {
+		rows = add(rows, none, none, none)
+	}
+	return rows
+}
+
+// splitTag cuts the tag off a reference; a colon before a slash belongs to a port.
+func splitTag(ref string) (repo, tag string) {
+	i := strings.LastIndex(ref, ":")
+	if i < 0 || strings.Contains(ref[i:], "/") {
+		return ref, ""
+	}
+	return ref[:i], ref[i+1:]
+}
+
+// imageRow has the fields Docker's templates for lists of images know.
+type imageRow struct {
+	s                 image.Summary
+	repo, tag, digest string
+	short             bool
+	now               time.Time
+}
+
+func (*imageRow) isRow() {}
+
+func (r *imageRow) ID() string {
+	if r.short {
+		return shortID(r.s.ID)
+	}
+	return r.s.ID
+}
+
+func (r *imageRow) Repository() string   { return r.repo }
+func (r *imageRow) Tag() string          { return r.tag }
+func (r *imageRow) Digest() string       { return r.digest }
+func (r *imageRow) CreatedSince() string { return ago(time.Unix(r.s.Created, 0), r.now) }
+func (r *imageRow) CreatedAt() string    { return time.Unix(r.s.Created, 0).String() }
+func (r *imageRow) Size() string         { return size(r.s.Size) }
+func (r *imageRow) VirtualSize() string  { return size(r.s.Size) }
+
+func (r *imageRow) Containers() string { return knownNumber(r.s.Containers) }
+
+func (r *imageRow) SharedSize() string {
+	if r.s.SharedSize < 0 {
+		return "N/A"
+	}
+	return size(r.s.SharedSize)
+}
+
+func (r *imageRow) UniqueSize() string {
+	if r.s.SharedSize < 0 {
+		return "N/A"
+	}
+	return size(r.s.Size - r.s.SharedSize)
+}

@@ -1,0 +1,385 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/spf13/pflag"
+)
+
+// options are the flags of run and create that describe a container.
+type options struct {
+	flags *pflag.FlagSet
+
+	name, cidfile, platform, pull string
+	quiet                         bool
+
+	attach                                   listFlag
+	stdin, tty, privileged, readOnly, remove bool
+	noHealth                                 bool
+	user, dir, hostname, domainname          string
+	entrypoint, stopSignal                   string
+	network, pid, ipc, uts, userns, cgroupns string
+	stopTimeout                              int
+	env, envFiles, labels, labelFiles        listFlag
+	annotations, sysctls, logOpts            mapFlag
+	logDriver                                string
+	tmpfs, volumes, devices                  listFlag
+	capAdd, capDrop, groupAdd, security      listFlag
+	ulimits                                  ulimitFlag
+	memory, reservation, shmSize             bytesFlag
+	memorySwap                               swapFlag
+	cpus                                     cpusFlag
+	shares, period, quota, pids              int64
+	cpuset, memset                           string
+	oomScore                                 int
+}
+
+func containerFlags(f *pflag.FlagSet) *options {
+	o := &options{flags: f}
+	f.SetInterspersed(false)
+
+	f.StringVar(&o.name, "name", "", "Name of the container")
+	f.StringVar(&o.cidfile, "cidfile", "", "Write the id of the container to this file")
+	f.StringVar(&o.platform, "platform", "", "Platform of the image, os/arch[/variant]")
+	f.StringVar(&o.pull, "pull", "missing", "When to pull the image: always, missing or never")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "Say nothing about pulling")
+
+	f.VarP(&o.attach, "attach", "a", "Connect stdin, stdout or stderr")
+	f.BoolVarP(&o.stdin, "interactive", "i", false, "Keep stdin open, and connect it")
+	f.BoolVarP(&o.tty, "tty", "t", false, "Give it a terminal")
+	f.BoolVar(&o.remove, "rm", false, "Remove the container when it exits")
+	f.StringVar(&o.entrypoint, "entrypoint", "", "Replace the entrypoint of the image")
+	f.VarP(&o.env, "env", "e", "Set environment variables")
+	f.Var(&o.envFiles, "env-file", "Read environment variables from a file")
+	f.StringVarP(&o.user, "user", "u", "", "User: <name|uid>[:<group|gid>]")
+	f.Var(&o.groupAdd, "group-add", "Groups to join beside the user's")
+	f.StringVarP(&o.dir, "workdir", "w", "", "Working directory in the container")
+	f.VarP(&o.labels, "label", "l", "Set labels")
+	f.Var(&o.labelFiles, "label-file", "Read labels from a file")
+	f.Var(&o.annotations, "annotation", "Set annotations, which are passed to the runtime")
+	f.StringVar(&o.stopSignal, "stop-signal", "", "Signal that asks the container to stop")
+	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "Seconds from that signal to SIGKILL")
+	f.BoolVar(&o.noHealth, "no-healthcheck", false, "Disable the health check of the image")
+
+	f.StringVarP(&o.hostname, "hostname", "h", "", "Host name of the container")
+	f.StringVar(&o.domainname, "domainname", "", "NIS domain name of the container")
+	f.StringVar(&o.network, "network", "", "Network of the container: none or host")
+	f.StringVar(&o.network, "net", "", "Same as --network")
+	f.Lookup("net").Hidden = true
+	f.StringVar(&o.pid, "pid", "", "PID namespace: host for that of the host")
+	f.StringVar(&o.ipc, "ipc", "", "IPC namespace: none, private, shareable or host")
+	f.StringVar(&o.uts, "uts", "", "UTS namespace: host for that of the host")
+	f.StringVar(&o.userns, "userns", "", "User namespace: host for that of the host")
+	f.StringVar(&o.cgroupns, "cgroupns", "", "Cgroup namespace: private or host")
+
+	f.VarP(&o.volumes, "volume", "v", "Mount a directory of the host: /source:/target[:ro]")
+	f.Var(&o.tmpfs, "tmpfs", "Mount a directory in memory: /target[:options]")
+	f.BoolVar(&o.readOnly, "read-only", false, "Make the root file system read-only")
+	f.Var(&o.shmSize, "shm-size", "Size of /dev/shm")
+
+	f.Var(&o.capAdd, "cap-add", "Add capabilities")
+	f.Var(&o.capDrop, "cap-drop", "Drop capabilities")
+	f.Var(&o.security, "security-opt", "Security options (no-new-privileges, seccomp=FILE, apparmor=PROFILE, ...)")
+	f.BoolVar(&o.privileged, "privileged", false, "Give it every right on this host")
+	f.Var(&o.devices, "device", "Give it a device of the host: /dev/x[:/dev/y][:rwm]")
+	f.Var(&o.ulimits, "ulimit", "Set limits: name=soft[:hard]")
+	f.Var(&o.sysctls, "sysctl", "Set kernel parameters of its namespaces")
+	f.IntVar(&o.oomScore, "oom-score-adj", 0, "How soon it is killed when memory runs out (-1000 to 1000)")
+
+	f.VarP(&o.memory, "memory", "m", "Limit of memory")
+	f.Var(&o.memorySwap, "memory-swap", "Limit of memory and swap together, -1 for no limit")
+	f.Var(&o.reservation, "memory-reservation", "Memory it keeps when there is little")
+	f.Var(&o.cpus, "cpus", "Number of CPUs it may use")
+	f.Int64VarP(&o.shares, "cpu-shares", "c", 0, "Weight of its share of the CPUs")
+	f.Int64Var(&o.period, "cpu-period", 0, "Period of the CPU quota in microseconds")
+	f.Int64Var(&o.quota, "cpu-quota", 0, "CPU time in each period in microseconds")
+	f.StringVar(&o.cpuset, "cpuset-cpus", "", "CPUs it may run on (0-3, 0,1)")
+	f.StringVar(&o.memset, "cpuset-mems", "", "Memory nodes it may use (0-3, 0,1)")
+	f.Int64Var(&o.pids, "pids-limit", 0, "Number of processes and threads, -1 for no limit")
+
+	f.StringVar(&o.logDriver, "log-driver", "", "Where output is kept: json-file, local or none")
+	f.Var(&o.logOpts, "log-opt", "Options of the log driver (max-size, max-file)")
+	return o
+}
+
+const (
+	noNetwork = "needs a network, which this version does not have yet"
+	noVolumes = "needs volumes, which this version does not have yet"
+	noHealth  = "needs health checks, which this version does not have yet"
+	notYet    = "is not in this version yet"
+	windows   = "is for Windows containers only"
+)
+
+// refuseFlags adds what Docker's run and create know and this version does not, each with its reason.
+func refuseFlags(f *pflag.FlagSet) {
+	refusedFlags(f, []refused{
+		{name: "publish", short: "p", why: noNetwork},
+		{name: "publish-all", short: "P", boolean: true, why: noNetwork},
+		{name: "expose", why: noNetwork},
+		{name: "add-host", why: noNetwork},
+		{name: "dns", why: noNetwork},
+		{name: "dns-option", why: noNetwork},
+		{name: "dns-opt", why: noNetwork},
+		{name: "dns-search", why: noNetwork},
+		{name: "ip", why: noNetwork},
+		{name: "ip6", why: noNetwork},
+		{name: "link", why: noNetwork},
+		{name: "link-local-ip", why: noNetwork},
+		{name: "mac-address", why: noNetwork},
+		{name: "network-alias", why: noNetwork},
+		{name: "net-alias", why: noNetwork},
+		{name: "mount", why: "is not in this version yet; use -v for a directory and --tmpfs for memory"},
+		{name: "volumes-from", why: noVolumes},
+		{name: "volume-driver", why: noVolumes},
+		{name: "health-cmd", why: noHealth},
+		{name: "health-interval", why: noHealth},
+		{name: "health-retries", why: noHealth},
+		{name: "health-start-interval", why: noHealth},
+		{name: "health-start-period", why: noHealth},
+		{name: "health-timeout", why: noHealth},
+		{name: "init", boolean: true, why: "needs an init program, which this version does not carry yet"},
+		{name: "restart", harmless: "no", why: "needs restart policies, which this version does not have yet"},
+		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
+		{name: "device-cgroup-rule", why: notYet},
+		{name: "device-read-bps", why: notYet},
+		{name: "device-read-iops", why: notYet},
+		{name: "device-write-bps", why: notYet},
+		{name: "device-write-iops", why: notYet},
+		{name: "blkio-weight", why: notYet},
+		{name: "blkio-weight-device", why: notYet},
+		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
+		{name: "cpu-rt-period", why: notYet},
+		{name: "cpu-rt-runtime", why: notYet},
+		{name: "memory-swappiness", harmless: "-1", why: notYet},
+		{name: "oom-kill-disable", boolean: true, why: "would let a container without memory hang for ever, and no kernel with cgroup v2 has it"},
+		{name: "kernel-memory", why: "was taken out of the kernel"},
+		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
+		{name: "storage-opt", why: notYet},
+		{name: "use-api-socket", boolean: true, why: "needs the served API, which this version does not have yet"},
+		{name: "isolation", harmless: "default", why: windows},
+		{name: "cpu-count", why: windows},
+		{name: "cpu-percent", why: windows},
+		{name: "io-maxbandwidth", why: windows},
+		{name: "io-maxiops", why: windows},
+	})
+	f.Bool("disable-content-trust", true, "Accepted for Docker's sake, without effect")
+	f.Lookup("disable-content-trust").Hidden = true
+}
+
+// request is the container the flags, the image and the command ask for.
+func (o *options) request(image string, command []string) (container.CreateRequest, error) {
+	var fail error
+	config, err := o.config(image, command)
+	fail = first(fail, err)
+	host, err := o.host()
+	fail = first(fail, err)
+	return container.CreateRequest{Config: config, HostConfig: host, NetworkingConfig: &network.NetworkingConfig{}}, fail
+}
+
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func (o *options) config(image string, command []string) (*container.Config, error) {
+	env, err := environment(o.envFiles, o.env)
+	if err != nil {
+		return nil, err
+	}
+	labels, err := labels(o.labelFiles, o.labels)
+	if err != nil {
+		return nil, err
+	}
+	c := &container.Config{
+		Hostname: o.hostname, Domainname: o.domainname, User: o.user, Tty: o.tty, OpenStdin: o.stdin,
+		Env: env, Cmd: command, Image: image, WorkingDir: o.dir, Labels: labels, StopSignal: o.stopSignal,
+	}
+	if err := o.attached(c); err != nil {
+		return nil, err
+	}
+	c.StdinOnce = c.OpenStdin && c.AttachStdin
+	if o.flags.Changed("entrypoint") {
+		c.Entrypoint = []string{o.entrypoint} // an empty one resets the image's
+	}
+	if o.flags.Changed("stop-timeout") {
+		c.StopTimeout = &o.stopTimeout
+	}
+	if o.noHealth {
+		c.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
+	}
+	return c, nil
+}
+
+// attached sets which streams the client connects: those of -a, or stdout and stderr, with -i stdin too.
+func (o *options) attached(c *container.Config) error {
+	if len(o.attach) == 0 {
+		c.AttachStdin, c.AttachStdout, c.AttachStderr = o.stdin, true, true
+		return nil
+	}
+	for _, s := range o.attach {
+		switch strings.ToLower(s) {
+		case "stdin":
+			c.AttachStdin = true
+		case "stdout":
+			c.AttachStdout = true
+		case "stderr":
+			c.AttachStderr = true
+		default:
+			return errdef.Invalid("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", s)
+		}
+	}
+	return nil
+}
+
+func (o *options) host() (*container.HostConfig, error) {
+	if err := checkNetwork(o.network); err != nil {
+		return nil, err
+	}
+	security, masked, readonly, err := securityOptions(o.security)
+	if err != nil {
+		return nil, err
+	}
+	h := &container.HostConfig{
+		ContainerIDFile: o.cidfile, AutoRemove: o.remove, Privileged: o.privileged, ReadonlyRootfs: o.readOnly,
+		NetworkMode: "default", PidMode: container.PidMode(o.pid), IpcMode: container.IpcMode(o.ipc),
+		UTSMode: container.UTSMode(o.uts), UsernsMode: container.UsernsMode(o.userns),
+		CgroupnsMode: container.CgroupnsMode(o.cgroupns), CapAdd: o.capAdd, CapDrop: o.capDrop, GroupAdd: o.groupAdd,
+		SecurityOpt: security, MaskedPaths: masked, ReadonlyPaths: readonly, OomScoreAdj: o.oomScore,
+		ShmSize: int64(o.shmSize), Sysctls: o.sysctls, Annotations: o.annotations,
+		LogConfig:     container.LogConfig{Type: o.logDriver, Config: o.logOpts},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+	}
+	if o.network != "" {
+		h.NetworkMode = container.NetworkMode(o.network)
+	}
+	if err := o.modes(h); err != nil {
+		return nil, err
+	}
+	if err := o.mounts(h); err != nil {
+		return nil, err
+	}
+	return h, o.resources(h)
+}
+
+func checkNetwork(name string) error {
+	switch name {
+	case "", "none", "host", "default":
+		return nil
+	}
+	return hint(errdef.NotImplemented("--network %s %s", name, noNetwork), "Use --network none or --network host.")
+}
+
+// modes checks those words whose mistakes would otherwise be told in terms of the API.
+func (o *options) modes(h *container.HostConfig) error {
+	switch {
+	case !h.PidMode.Valid():
+		return errdef.Invalid("--pid: invalid PID mode")
+	case !h.IpcMode.Valid():
+		return errdef.Invalid("--ipc: invalid IPC mode: %s", o.ipc)
+	case !h.UTSMode.Valid():
+		return errdef.Invalid("--uts: invalid UTS mode")
+	case !h.UsernsMode.Valid():
+		return errdef.Invalid("--userns: invalid USER mode")
+	case !h.CgroupnsMode.Valid():
+		return errdef.Invalid("--cgroupns: invalid CGROUP mode")
+	case o.logDriver == "none" && len(o.logOpts) > 0:
+		return errdef.Invalid("invalid logging opts for driver none")
+	}
+	switch o.pull {
+	case "always", "missing", "never":
+		return nil
+	}
+	return errdef.Invalid("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", o.pull)
+}
+
+func (o *options) mounts(h *container.HostConfig) error {
+	for _, s := range o.volumes {
+		b, err := bind(s)
+		if err != nil {
+			return err
+		}
+		h.Binds = append(h.Binds, b)
+	}
+	for _, s := range o.tmpfs {
+		target, opts, err := tmpfs(s)
+		if err != nil {
+			return err
+		}
+		if h.Tmpfs == nil {
+			h.Tmpfs = map[string]string{}
+		}
+		h.Tmpfs[target] = opts
+	}
+	return nil
+}
+
+func (o *options) resources(h *container.HostConfig) error {
+	r := &h.Resources
+	r.Memory, r.MemorySwap, r.MemoryReservation = int64(o.memory), int64(o.memorySwap), int64(o.reservation)
+	r.NanoCPUs, r.CPUShares, r.CPUPeriod, r.CPUQuota = int64(o.cpus), o.shares, o.period, o.quota
+	r.CpusetCpus, r.CpusetMems = o.cpuset, o.memset
+	r.Ulimits = o.ulimits.list()
+	if o.flags.Changed("pids-limit") {
+		r.PidsLimit = &o.pids
+	}
+	for _, s := range o.devices {
+		d, err := device(s)
+		if err != nil {
+			return err
+		}
+		r.Devices = append(r.Devices, d)
+	}
+	return nil
+}
+
+// maxProfile bounds a seccomp profile; Docker's default has 12 KiB.
+const maxProfile = 4 << 20
+
+// securityOptions reads the files options name, as the engine may be elsewhere. systempaths=unconfined becomes
+// empty, not nil, lists of masked and read-only paths.
+func securityOptions(opts []string) (out, masked, readonly []string, err error) {
+	for _, s := range opts {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok {
+			k, v, ok = strings.Cut(s, ":") // Docker's form before 2015, still read
+		}
+		switch {
+		case !ok && k != "no-new-privileges":
+			return nil, nil, nil, errdef.Invalid("Invalid --security-opt: %q", s)
+		case k == "systempaths" && v == "unconfined":
+			masked, readonly = []string{}, []string{}
+			continue
+		case k == "seccomp" && v != "unconfined" && v != "builtin":
+			if s, err = profile(v); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		out = append(out, s)
+	}
+	return out, masked, readonly, nil
+}
+
+func profile(file string) (string, error) {
+	fi, err := os.Stat(file)
+	if err == nil && fi.Size() > maxProfile {
+		return "", errdef.Invalid("seccomp profile %s has %s, more than any kernel takes", file, size(fi.Size()))
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", errdef.Invalid("opening seccomp profile (%s) failed: %w", file, plainPathError(err))
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, b); err != nil {
+		return "", errdef.Invalid("compacting json for seccomp profile (%s) failed: %w", file, err)
+	}
+	return "seccomp=" + compact.String(), nil
+}

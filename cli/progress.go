@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"hull/client"
+
+	"github.com/moby/moby/api/types/jsonstream"
+)
+
+// progress shows long work: what was sent and what the server says of it. On a terminal one line at the bottom is
+// rewritten, a few times a second; elsewhere only what lasts is printed; with quiet nothing.
+type progress struct {
+	a     *app
+	quiet bool
+	live  bool
+
+	// mu protects the following.
+	mu    sync.Mutex
+	drawn bool
+	last  time.Time
+	sent  int64
+	total int64 // 0 when unknown
+}
+
+func (a *app) newProgress(quiet bool) *progress {
+	return &progress{a: a, quiet: quiet, live: a.err.terminal && a.out.terminal && !quiet}
+}
+
+// upload counts what is read from in.
+func (p *progress) upload(in io.Reader) io.Reader {
+	if !p.live {
+		return in
+	}
+	if f, ok := in.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
+			p.total = fi.Size()
+		}
+	}
+	return &counter{in, p}
+}
+
+type counter struct {
+	io.Reader
+	p *progress
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.p.sent += int64(n)
+	c.p.draw(sentText(c.p.sent, c.p.total))
+	return n, err
+}
+
+func sentText(sent, total int64) string {
+	if total > 0 {
+		return fmt.Sprintf("read %s of %s (%d%%)", size(sent), size(total), min(100, sent*100/total))
+	}
+	return "read " + size(sent)
+}
+
+// show prints the messages until the work is done.
+func (p *progress) show(m *client.Messages) error {
+	err := m.Each(p.message)
+	p.done()
+	return err
+}
+
+func (p *progress) message(m jsonstream.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case m.Stream != "": // the result, and printed even with quiet, as Docker does
+		p.erase()
+		p.a.out.printf("%s\n", strings.TrimRight(m.Stream, "\n"))
+	case m.Progress != nil || m.ID != "":
+		p.draw(messageText(m))
+	case m.Status != "" && !p.quiet:
+		p.erase()
+		p.a.out.printf("%s\n", strings.TrimRight(m.Status, "\n"))
+	}
+}
+
+func messageText(m jsonstream.Message) string {
+	s := m.Status
+	if m.ID != "" {
+		s = m.ID + ": " + s
+	}
+	if m.Progress != nil && m.Progress.Current > 0 {
+		s += " " + size(m.Progress.Current)
+		if m.Progress.Total > 0 {
+			s += " of " + size(m.Progress.Total)
+		}
+	}
+	return s
+}
+
+// draw rewrites the live line, at most ten times a second.
+func (p *progress) draw(s string) {
+	if !p.live || time.Since(p.last) < 100*time.Millisecond {
+		return
+	}
+	p.last = time.Now()
+	p.erase()
+	width, _ := p.a.err.size()
+	p.a.err.printf("%s", cut(s, width-1))
+	p.drawn = true
+}
+
+func (p *progress) erase() {
+	if p.drawn {
+		p.a.err.plain("\r\x1b[K")
+		p.drawn = false
+	}
+}
+
+// done removes the live line.
+func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	p.live = false
+}

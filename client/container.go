@@ -1,0 +1,298 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// containerPath escapes the name or id of a container. Docker shows names with a leading slash and takes them so.
+func containerPath(id string, rest string) (string, error) {
+	name := strings.TrimPrefix(id, "/")
+	// "." and ".." would be resolved away as path elements on their way.
+	if strings.TrimSpace(name) == "" || name == "." || name == ".." {
+		return "", errdef.Invalid("invalid container name or ID: %q", id)
+	}
+	return "/containers/" + url.PathEscape(name) + rest, nil
+}
+
+func (c *Client) container(ctx context.Context, method, id, rest string, q url.Values, in, out any) error {
+	p, err := containerPath(id, rest)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, request{method: method, path: p, query: q, json: in}, out)
+}
+
+// Filters narrow a list: each key's values are alternatives, keys must all match.
+type Filters map[string][]string
+
+func (f Filters) query(q url.Values) {
+	if len(f) == 0 {
+		return
+	}
+	// The form every version of the API reads: a set of values under each key.
+	sets := map[string]map[string]bool{}
+	for k, vs := range f {
+		sets[k] = map[string]bool{}
+		for _, v := range vs {
+			sets[k][v] = true
+		}
+	}
+	b, err := json.Marshal(sets)
+	if err == nil { // strings and bools always marshal
+		q.Set("filters", string(b))
+	}
+}
+
+// ContainerCreate makes a container; an empty name lets the server choose one.
+func (c *Client) ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error) {
+	q := url.Values{}
+	if name != "" {
+		q.Set("name", name)
+	}
+	if platform != "" {
+		q.Set("platform", platform)
+	}
+	var out container.CreateResponse
+	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", query: q, json: req}, &out)
+	return out, err
+}
+
+// ContainerStart starts a container; one that runs already is no error.
+func (c *Client) ContainerStart(ctx context.Context, id string) error {
+	return ignoreNotModified(c.container(ctx, http.MethodPost, id, "/start", nil, nil, nil))
+}
+
+// StopOptions of ContainerStop and ContainerRestart. A nil Timeout is the container's own, -1 waits for ever.
+type StopOptions struct {
+	Signal  string
+	Timeout *int
+}
+
+func (o StopOptions) query() url.Values {
+	q := url.Values{}
+	if o.Signal != "" {
+		q.Set("signal", o.Signal)
+	}
+	if o.Timeout != nil {
+		q.Set("t", strconv.Itoa(*o.Timeout))
+	}
+	return q
+}
+
+// ContainerStop returns when the container no longer runs; one that did not is no error.
+func (c *Client) ContainerStop(ctx context.Context, id string, o StopOptions) error {
+	return ignoreNotModified(c.container(ctx, http.MethodPost, id, "/stop", o.query(), nil, nil))
+}
+
+// ContainerRestart stops and starts a container.
+func (c *Client) ContainerRestart(ctx context.Context, id string, o StopOptions) error {
+	return c.container(ctx, http.MethodPost, id, "/restart", o.query(), nil, nil)
+}
+
+// ContainerKill sends a signal to the first process of a container; empty is SIGKILL.
+func (c *Client) ContainerKill(ctx context.Context, id, signal string) error {
+	q := url.Values{}
+	if signal != "" {
+		q.Set("signal", signal)
+	}
+	return c.container(ctx, http.MethodPost, id, "/kill", q, nil, nil)
+}
+
+// ContainerRename gives a container another name.
+func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
+	return c.container(ctx, http.MethodPost, id, "/rename", url.Values{"name": {name}}, nil, nil)
+}
+
+// RemoveOptions of ContainerRemove.
+type RemoveOptions struct {
+	Force   bool // kill it first
+	Volumes bool // its anonymous volumes too
+	Link    bool // remove the link of that name, not the container
+}
+
+// ContainerRemove removes a container.
+func (c *Client) ContainerRemove(ctx context.Context, id string, o RemoveOptions) error {
+	q := url.Values{}
+	flag(q, "force", o.Force)
+	flag(q, "v", o.Volumes)
+	flag(q, "link", o.Link)
+	return c.container(ctx, http.MethodDelete, id, "", q, nil, nil)
+}
+
+// Waiting is a wait the server has begun.
+type Waiting struct {
+	ctx  context.Context
+	body io.ReadCloser
+}
+
+// ContainerWait returns once the server is waiting, so that an exit from then on is not missed.
+func (c *Client) ContainerWait(ctx context.Context, id string, until container.WaitCondition) (*Waiting, error) {
+	p, err := containerPath(id, "/wait")
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: p, query: url.Values{"condition": {string(until)}}})
+	if err != nil {
+		return nil, err
+	}
+	return &Waiting{ctx, resp.Body}, nil
+}
+
+// Status blocks until the wait is over and returns the exit status. It can be called once.
+func (w *Waiting) Status() (container.WaitResponse, error) {
+	defer w.body.Close()
+	var out container.WaitResponse
+	if err := json.NewDecoder(w.body).Decode(&out); err != nil {
+		return out, cause(w.ctx, decodeError(err))
+	}
+	return out, nil
+}
+
+// Close gives the wait up.
+func (w *Waiting) Close() { w.body.Close() }
+
+// ListOptions of ContainerList. A Limit above zero gives the newest of all.
+type ListOptions struct {
+	All     bool
+	Size    bool
+	Limit   int
+	Filters Filters
+}
+
+// ContainerList lists containers, newest first.
+func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]container.Summary, error) {
+	q := url.Values{}
+	flag(q, "all", o.All)
+	flag(q, "size", o.Size)
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
+	}
+	o.Filters.query(q)
+	var out []container.Summary
+	err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: q}, &out)
+	return out, err
+}
+
+// ContainerInspect returns what is known of a container, also as the server wrote it.
+func (c *Client) ContainerInspect(ctx context.Context, id string, size bool) (container.InspectResponse, json.RawMessage, error) {
+	q := url.Values{}
+	flag(q, "size", size)
+	var out container.InspectResponse
+	var raw json.RawMessage
+	if err := c.container(ctx, http.MethodGet, id, "/json", q, nil, &raw); err != nil {
+		return out, nil, err
+	}
+	return out, raw, decode(raw, &out)
+}
+
+// LogsOptions of ContainerLogs. Since and Until are seconds[.nanoseconds] since the epoch; Tail is a number or "all".
+type LogsOptions struct {
+	Stdout, Stderr     bool
+	Follow, Timestamps bool
+	Details            bool
+	Since, Until, Tail string
+}
+
+// ContainerLogs streams what a container wrote.
+func (c *Client) ContainerLogs(ctx context.Context, id string, o LogsOptions) (*Output, error) {
+	p, err := containerPath(id, "/logs")
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{}
+	flag(q, "stdout", o.Stdout)
+	flag(q, "stderr", o.Stderr)
+	flag(q, "follow", o.Follow)
+	flag(q, "timestamps", o.Timestamps)
+	flag(q, "details", o.Details)
+	text(q, "since", o.Since)
+	text(q, "until", o.Until)
+	text(q, "tail", o.Tail)
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: p, query: q})
+	if err != nil {
+		return nil, err
+	}
+	return &Output{resp.Body, multiplexed(resp)}, nil
+}
+
+// AttachOptions of ContainerAttach.
+type AttachOptions struct {
+	Stdin, Stdout, Stderr bool
+	Logs                  bool // what was written so far comes first
+	DetachKeys            string
+}
+
+// ContainerAttach connects to the stdio of a container; one that has not started yet will find the caller there.
+func (c *Client) ContainerAttach(ctx context.Context, id string, o AttachOptions) (*Stream, error) {
+	p, err := containerPath(id, "/attach")
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"stream": {"1"}}
+	flag(q, "stdin", o.Stdin)
+	flag(q, "stdout", o.Stdout)
+	flag(q, "stderr", o.Stderr)
+	flag(q, "logs", o.Logs)
+	text(q, "detachKeys", o.DetachKeys)
+	return c.hijack(ctx, request{method: http.MethodPost, path: p, query: q, upgrade: true})
+}
+
+// ContainerResize tells a container's terminal its size.
+func (c *Client) ContainerResize(ctx context.Context, id string, width, height int) error {
+	return c.container(ctx, http.MethodPost, id, "/resize", sizeQuery(width, height), nil, nil)
+}
+
+func (c *Client) hijack(ctx context.Context, r request) (*Stream, error) {
+	resp, err := c.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := resp.Body.(*Stream)
+	if !ok {
+		resp.Body.Close()
+		return nil, errdef.Unavailable("%s answered %s instead of opening a stream", c.name(), resp.Status)
+	}
+	return s, nil
+}
+
+func ignoreNotModified(err error) error {
+	if errdef.Kind(err) == errdef.ErrNotModified {
+		return nil
+	}
+	return err
+}
+
+func sizeQuery(width, height int) url.Values {
+	return url.Values{"w": {strconv.Itoa(width)}, "h": {strconv.Itoa(height)}}
+}
+
+func flag(q url.Values, key string, on bool) {
+	if on {
+		q.Set(key, "1")
+	}
+}
+
+func text(q url.Values, key, value string) {
+	if value != "" {
+		q.Set(key, value)
+	}
+}
+
+// decode reads a whole answer, keeping numbers it has no field for out of the way.
+func decode(raw json.RawMessage, out any) error {
+	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(out); err != nil {
+		return decodeError(err)
+	}
+	return nil
+}

@@ -1,0 +1,25 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"hull/errdef"
+)
+
+// What is below /hull/v1/ only Hull has. Asked of another engine, it is errdef.ErrNotImplemented.
+
+// EventExit tells the engine that a container's process ended and nobody acted on it.
+func (c *Client) EventExit(ctx context.Context, id string) error {
+	return c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/events/exit/" + url.PathEscape(id)}, nil)
+}
+
+func (c *Client) hull(ctx context.Context, r request, out any) error {
+	r.bare = true
+	err := c.call(ctx, r, out)
+	if errdef.Kind(err) == errdef.ErrNotFound && err.Error() == "page not found" {
+		return errdef.NotImplemented("%s is not Hull, and has no %s", c.name(), r.path)
+	}
+	return err
+}

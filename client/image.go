@@ -1,0 +1,147 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/image"
+)
+
+// imagePath escapes a reference, whose slashes stay slashes in the API.
+func imagePath(ref, rest string) (string, error) {
+	parts := strings.Split(ref, "/")
+	for i, p := range parts {
+		// A server cleans such elements out of the path, and would then answer another question.
+		if p == "" || p == "." || p == ".." {
+			return "", errdef.Invalid("invalid reference format: %q", ref)
+		}
+		parts[i] = url.PathEscape(p)
+	}
+	return "/images/" + strings.Join(parts, "/") + rest, nil
+}
+
+// ImageListOptions of ImageList.
+type ImageListOptions struct {
+	All     bool
+	Digests bool
+	Filters Filters
+}
+
+// ImageList lists images, newest first.
+func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error) {
+	q := url.Values{}
+	flag(q, "all", o.All)
+	flag(q, "digests", o.Digests)
+	o.Filters.query(q)
+	var out []image.Summary
+	err := c.call(ctx, request{method: http.MethodGet, path: "/images/json", query: q}, &out)
+	return out, err
+}
+
+// ImageInspect returns what is known of an image, also as the server wrote it.
+func (c *Client) ImageInspect(ctx context.Context, ref string) (image.InspectResponse, json.RawMessage, error) {
+	var out image.InspectResponse
+	p, err := imagePath(ref, "/json")
+	if err != nil {
+		return out, nil, err
+	}
+	var raw json.RawMessage
+	if err := c.call(ctx, request{method: http.MethodGet, path: p}, &raw); err != nil {
+		return out, nil, err
+	}
+	return out, raw, decode(raw, &out)
+}
+
+// ImageTag gives the image ref another name. An empty tag is latest.
+func (c *Client) ImageTag(ctx context.Context, ref, repo, tag string) error {
+	p, err := imagePath(ref, "/tag")
+	if err != nil {
+		return err
+	}
+	q := url.Values{"repo": {repo}}
+	text(q, "tag", tag)
+	return c.call(ctx, request{method: http.MethodPost, path: p, query: q}, nil)
+}
+
+// ImageRemoveOptions of ImageRemove.
+type ImageRemoveOptions struct {
+	Force     bool // even if stopped containers use it or it has several names
+	NoPrune   bool // leave untagged parents
+	Platforms []string
+}
+
+// ImageRemove removes a name of an image, and with the last one the image.
+func (c *Client) ImageRemove(ctx context.Context, ref string, o ImageRemoveOptions) ([]image.DeleteResponse, error) {
+	p, err := imagePath(ref, "")
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{}
+	flag(q, "force", o.Force)
+	flag(q, "noprune", o.NoPrune)
+	for _, s := range o.Platforms {
+		j, err := platformJSON(s)
+		if err != nil {
+			return nil, err
+		}
+		q.Add("platforms", j)
+	}
+	var out []image.DeleteResponse
+	err = c.call(ctx, request{method: http.MethodDelete, path: p, query: q}, &out)
+	return out, err
+}
+
+// ImageLoad sends an archive of images; the answer is a stream of messages.
+func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, platform string) (*Messages, error) {
+	q := url.Values{"quiet": {"0"}}
+	flag(q, "quiet", quiet)
+	if platform != "" {
+		j, err := platformJSON(platform)
+		if err != nil {
+			return nil, err
+		}
+		q.Set("platform", j)
+	}
+	return c.messages(ctx, request{method: http.MethodPost, path: "/images/load", query: q, stream: archive})
+}
+
+// ImportOptions of ImageImport.
+type ImportOptions struct {
+	Repo, Tag string
+	Message   string
+	Platform  string
+	Changes   []string // instructions of a Dockerfile that describe how to run it
+}
+
+// ImageImport makes an image of one layer from the tar of a root file system.
+func (c *Client) ImageImport(ctx context.Context, rootfs io.Reader, o ImportOptions) (*Messages, error) {
+	q := url.Values{"fromSrc": {"-"}}
+	text(q, "repo", o.Repo)
+	text(q, "tag", o.Tag)
+	text(q, "message", o.Message)
+	text(q, "platform", strings.ToLower(o.Platform))
+	for _, s := range o.Changes {
+		q.Add("changes", s)
+	}
+	return c.messages(ctx, request{method: http.MethodPost, path: "/images/create", query: q, stream: rootfs})
+}
+
+// platformJSON turns os/arch[/variant] into the form newer requests take it in.
+func platformJSON(s string) (string, error) {
+	parts := strings.Split(s, "/")
+	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+		return "", errdef.Invalid("%q is not a platform; one looks like linux/amd64", s)
+	}
+	p := map[string]string{"os": parts[0], "architecture": parts[1]}
+	if len(parts) == 3 {
+		p["variant"] = parts[2]
+	}
+	b, err := json.Marshal(p)
+	return string(b), err
+}
