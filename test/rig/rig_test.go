@@ -1,0 +1,94 @@
+package rig
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// quiet is an engine without programs: what these tests check needs none.
+func quiet(t *testing.T) *Hull {
+	t.Helper()
+	t.Setenv("HULL_TEST_BIN", t.TempDir())
+	dir, err := os.MkdirTemp("/var/tmp", "rig-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Hull{Dir: dir, Root: dir + "/root", RunDir: dir + "/run"}
+	t.Cleanup(func() { h.close(t) })
+	h.Mark(t)
+	return h
+}
+
+// The census has to see each kind of thing that a container can leave behind.
+func TestCensusSees(t *testing.T) {
+	Root(t)
+	h := quiet(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sees := func(kind string) {
+		t.Helper()
+		for _, line := range h.Census() {
+			if strings.HasPrefix(line, kind+" ") {
+				return
+			}
+		}
+		t.Errorf("census does not see a %s: %q", kind, h.Census())
+	}
+	target := h.Root + "/containers/x/rw"
+	must(os.MkdirAll(target, 0o755))
+	must(unix.Mount("none", target, "tmpfs", 0, ""))
+	sees("mount")
+	sees("file")
+	must(unix.Unmount(target, 0))
+
+	cmd := exec.Command(Tool(t, "tail"), "-f", "/dev/null", h.Root+"/none")
+	must(cmd.Start())
+	sees("process")
+
+	var group string
+	for _, dir := range hierarchies() {
+		group = filepath.Join(dir, h.Instance(), "x")
+		if os.MkdirAll(group, 0o755) == nil {
+			break
+		}
+	}
+	sees("cgroup")
+
+	must(os.MkdirAll(idClaims, 0o755))
+	must(os.Symlink(h.RunDir+"/containers/x", idClaims+"/rig-test"))
+	sees("id range")
+
+	f, err := os.Create(h.Root + "/open")
+	must(err)
+	sees("open file of the test")
+	must(f.Close())
+
+	// Destroy has to take all of it away again.
+	h.Destroy(t)
+	cmd.Wait()
+	must(os.Remove(h.Root + "/open"))
+	must(os.RemoveAll(h.Root + "/containers"))
+	h.Check(t)
+}
+
+func TestPty(t *testing.T) {
+	p := Pty(t, exec.Command(Tool(t, "bash"), "--norc", "--noprofile", "-i"))
+	p.Send("echo $((6*7)) $COLUMNS\n")
+	p.Expect("42 80")
+	p.Resize(100, 30)
+	p.Send("stty size\n")
+	p.Expect("30 100")
+	p.Send("exit 3\n")
+	if code := p.Wait(); code != 3 {
+		t.Errorf("want exit status 3, got %d", code)
+	}
+}
