@@ -38,6 +38,7 @@ type logger struct {
 	f       *os.File
 	size    int64
 	buf     []byte // encoded whole lines
+	end     []byte // of each line of one write: its stream and time
 	lines   int64  // in buf
 	lost    int64  // lines dropped since the last that was written
 	why     error
@@ -99,6 +100,9 @@ func (l *logger) close() {
 // write takes the whole lines at the front of p, output of the named stream, and returns how many bytes it took.
 // With all set, or when p is lineMax long, a rest without newline is taken too.
 func (l *logger) write(stream string, at time.Time, p []byte, all bool) int {
+	if l != nil {
+		l.end = appendEnd(l.end[:0], stream, at)
+	}
 	taken := 0
 	for rest := p; len(rest) > 0; rest = p[taken:] {
 		n := lineEnd(rest, all)
@@ -106,7 +110,7 @@ func (l *logger) write(stream string, at time.Time, p []byte, all bool) int {
 			break
 		}
 		if l != nil {
-			l.line(stream, at, rest[:n])
+			l.line(rest[:n])
 		}
 		taken += n
 	}
@@ -145,18 +149,23 @@ func runeEnd(p []byte) int {
 	return len(p)
 }
 
-func (l *logger) line(stream string, at time.Time, text []byte) {
+func (l *logger) line(text []byte) {
 	l.buf = append(l.buf, `{"log":"`...)
 	l.buf = appendEscaped(l.buf, text)
-	l.buf = append(l.buf, `","stream":"`...)
-	l.buf = append(l.buf, stream...)
-	l.buf = append(l.buf, `","time":"`...)
-	l.buf = at.UTC().AppendFormat(l.buf, time.RFC3339Nano)
-	l.buf = append(l.buf, '"', '}', '\n')
+	l.buf = append(l.buf, l.end...)
 	l.lines++
 	if len(l.buf) >= flushAt {
 		l.flush()
 	}
+}
+
+// appendEnd appends what follows the text of a line.
+func appendEnd(b []byte, stream string, at time.Time) []byte {
+	b = append(b, `","stream":"`...)
+	b = append(b, stream...)
+	b = append(b, `","time":"`...)
+	b = at.UTC().AppendFormat(b, time.RFC3339Nano)
+	return append(b, '"', '}', '\n')
 }
 
 // flush writes the collected lines, rotating before when they do not fit.
@@ -182,9 +191,7 @@ func (l *logger) note() {
 	text := fmt.Sprintf("hull: %d lines are missing here: %v\n", l.lost, l.why)
 	l.buf = append(l.buf, `{"log":"`...)
 	l.buf = appendEscaped(l.buf, []byte(text))
-	l.buf = append(l.buf, `","stream":"stderr","time":"`...)
-	l.buf = time.Now().UTC().AppendFormat(l.buf, time.RFC3339Nano)
-	l.buf = append(l.buf, '"', '}', '\n')
+	l.buf = appendEnd(l.buf, "stderr", time.Now())
 	if l.put(l.buf) == nil {
 		l.lost, l.why = 0, nil
 	}

@@ -111,7 +111,7 @@ func (o *output) run(stream byte, f *os.File, raw bool) {
 	src := source{o: o, f: f}
 	for {
 		n, err := src.read(buf[held:])
-		o.turn.Lock()
+		o.turn.Lock() // the time is taken behind it, so that times in the log never go back
 		taken := o.log.write(streamName(stream), time.Now(), buf[:held+n], err != nil)
 		if n > 0 {
 			o.send(stream, buf[held:held+n], raw)
