@@ -27,7 +27,37 @@ var table = [...]route{
 	{"GET", "/_ping", (*server).ping, read},
 	{"HEAD", "/_ping", (*server).ping, read},
 	{"GET", "/version", (*server).version, read},
-	{"GET", "/hull/v1/doctor", (*server).doctor, read},
+	{"GET", "/info", (*server).info, read},
+
+	{"GET", "/containers/json", (*server).listContainers, read},
+	{"POST", "/containers/create", (*server).createContainer, write},
+	{"GET", "/containers/{name}/json", (*server).inspectContainer, read},
+	{"GET", "/containers/{name}/logs", (*server).containerLogs, read},
+	{"GET", "/containers/{name}/top", (*server).topContainer, read},
+	{"POST", "/containers/{name}/start", (*server).startContainer, write},
+	{"POST", "/containers/{name}/stop", (*server).stopContainer, write},
+	{"POST", "/containers/{name}/restart", (*server).restartContainer, write},
+	{"POST", "/containers/{name}/kill", (*server).killContainer, write},
+	{"POST", "/containers/{name}/rename", (*server).renameContainer, write},
+	{"POST", "/containers/{name}/resize", (*server).resizeContainer, write},
+	{"POST", "/containers/{name}/attach", (*server).attachContainer, write},
+	{"POST", "/containers/{name}/wait", (*server).waitContainer, read},
+	{"POST", "/containers/{name}/exec", (*server).createExec, write},
+	{"DELETE", "/containers/{name}", (*server).removeContainer, write},
+
+	{"POST", "/exec/{name}/start", (*server).startExec, write},
+	{"POST", "/exec/{name}/resize", (*server).resizeExec, write},
+	{"GET", "/exec/{name}/json", (*server).inspectExec, read},
+
+	{"GET", "/images/json", (*server).listImages, read},
+	{"POST", "/images/load", (*server).loadImages, write},
+	{"POST", "/images/create", (*server).createImage, write},
+	{"GET", "/images/{name...}/json", (*server).inspectImage, read},
+	{"GET", "/images/{name...}/history", (*server).imageHistory, read},
+	{"POST", "/images/{name...}/tag", (*server).tagImage, write},
+	{"DELETE", "/images/{name...}", (*server).removeImage, write},
+
+	{"POST", "/hull/v1/events/exit/{name}", (*server).exitEvent, write},
 }
 
 // match finds the route of a request. What no pattern names is Docker's "page not found".

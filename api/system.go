@@ -2,7 +2,10 @@ package api
 
 import (
 	"net/http"
+	"runtime"
+	"time"
 
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 )
 
@@ -47,4 +50,38 @@ func (s *server) version(q *request) error {
 			},
 		}},
 	})
+}
+
+// info is GET /info.
+func (s *server) info(q *request) error {
+	i, err := s.engine.Info(q.Context())
+	if err != nil {
+		return err
+	}
+	limits := !i.Rootless
+	return q.answer(http.StatusOK, system.Info{
+		ID: i.Instance, Containers: i.Containers, ContainersRunning: i.Running, ContainersStopped: i.Stopped, Images: i.Images,
+		Driver: driver, DriverStatus: [][2]string{{"Backing layers", "id-mapped at mount time"}},
+		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"none", "host"}, Log: []string{"json-file", "local", "none"}},
+		MemoryLimit: limits, SwapLimit: limits, CPUCfsPeriod: limits, CPUCfsQuota: limits, CPUShares: limits, CPUSet: limits, PidsLimit: limits,
+		NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
+		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion,
+		KernelVersion: i.Kernel, OperatingSystem: i.OperatingSystem, OSType: i.OS, Architecture: machine(i.Arch),
+		NCPU: i.CPUs, MemTotal: i.Memory, DockerRootDir: i.Root, Name: i.Hostname, Labels: []string{}, ServerVersion: i.Version,
+		Runtimes: map[string]system.RuntimeWithStatus{"hull": {}}, DefaultRuntime: "hull",
+		SecurityOptions: i.Security, Warnings: i.Warnings,
+		Swarm:          swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+		RegistryConfig: nil,
+	})
+}
+
+// machine is uname's word for an architecture, which is what Docker shows here.
+func machine(arch string) string {
+	switch arch {
+	case "amd64":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	}
+	return arch
 }

@@ -54,8 +54,8 @@ type Host struct {
 	ShmSize       int64             `json:"shmSize,omitempty"` // bytes; 0 is 64 MiB
 	OOMScoreAdj   int               `json:"oomScoreAdj,omitempty"`
 	Resources     Resources         `json:"resources,omitzero"`
-	MaskedPaths   []string          `json:"maskedPaths,omitempty"`   // nil: the default ones
-	ReadonlyPaths []string          `json:"readonlyPaths,omitempty"` // nil: the default ones
+	MaskedPaths   []string          `json:"maskedPaths,omitzero"`   // nil: the default ones
+	ReadonlyPaths []string          `json:"readonlyPaths,omitzero"` // nil: the default ones
 	Log           Log               `json:"log,omitzero"`
 	Annotations   map[string]string `json:"annotations,omitempty"`
 	ConsoleSize   [2]uint16         `json:"consoleSize,omitzero"` // height, width
@@ -156,8 +156,12 @@ type Container struct {
 	Config  Config
 	Host    Host
 	State   State
+	// Warnings of the create.
+	Warnings []string
 	// Damaged says why the definition cannot be read: such a container is listed and can be removed, no more.
 	Damaged string
+
+	compat32 bool // the image has 32-bit programs
 }
 
 // Running reports whether the container has a live process.

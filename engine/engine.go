@@ -19,10 +19,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"hull/errdef"
+	"hull/state"
 	"hull/trace"
 
 	"golang.org/x/sys/unix"
@@ -34,28 +33,17 @@ const DefaultRoot = "/var/lib/hull"
 // DefaultRun is where an engine run by root keeps what does not survive a reboot.
 const DefaultRun = "/run/hull"
 
-// schema is the layout of the store that this engine writes. A newer one is refused.
-const schema = 1
-
 // Options are what the main program wires into an engine. All are optional.
 type Options struct {
 	Version string       // of Hull, for version and info
 	Commit  string       // of the source Hull was built from
 	Trace   *trace.Trace // where steps are recorded; nil records nothing
 
-	// Runtime is hull-runtime: the path of the binary, or "" for the embedded one of Payload.
+	// Runtime is hull-runtime: the path of the binary, or "" for the one hull carries (package payload).
 	Runtime string
-	Payload Payload
 	// Self is the command line of this program with the flags that choose this root and run, to which the
 	// monitor appends "event exit ID". Empty: nobody is told of an exit.
 	Self []string
-}
-
-// Payload is what is embedded in hull: the runtime binary and the built-in image.
-type Payload struct {
-	Runtime       func() ([]byte, error)
-	RuntimeDigest string // hex sha256 of what Runtime returns
-	Box           func() ([]byte, error)
 }
 
 // Engine combines the nouns. Its methods are safe for concurrent use.
@@ -85,45 +73,35 @@ func (e *Engine) Instance() string {
 }
 
 // Paths of the store, all absolute.
-func (e *Engine) containers() string         { return filepath.Join(e.root, "containers") }
-func (e *Engine) names() string              { return filepath.Join(e.root, "names") }
-func (e *Engine) dir(id string) string       { return filepath.Join(e.root, "containers", id) }
-func (e *Engine) runDir(id string) string    { return filepath.Join(e.run, "containers", id) }
-func (e *Engine) cgroup(id string) string    { return e.Instance() + "/" + id }
-func (e *Engine) statePath(id string) string { return filepath.Join(e.dir(id), "state.json") }
+func (e *Engine) containers() string      { return filepath.Join(e.root, "containers") }
+func (e *Engine) names() string           { return filepath.Join(e.root, "names") }
+func (e *Engine) dir(id string) string    { return filepath.Join(e.root, "containers", id) }
+func (e *Engine) runDir(id string) string { return filepath.Join(e.run, "containers", id) }
 
-// ready makes sure the store exists and is of a schema this engine knows: one read when it does.
+// cgroup of a container, below every hierarchy.
+func (e *Engine) cgroup(id string) string { return e.Instance() + "/" + id }
+
+// ready makes sure that the store exists and is of a schema this engine knows: one read when it does.
 func (e *Engine) ready() error {
-	b, err := os.ReadFile(filepath.Join(e.root, "version"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return e.format()
-	}
-	if err != nil {
+	if err := state.Open(e.root); err != nil {
 		return e.storeError(err)
-	}
-	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return errdef.As(errdef.ErrCorrupt, errors.New("the store "+e.root+" has an unreadable version file; put \"1\" back into "+filepath.Join(e.root, "version")))
-	}
-	if v > schema {
-		return errdef.Unavailable("the store %s was written by a newer Hull (layout %d, this one knows %d): use that Hull, or another --root", e.root, v, schema)
 	}
 	return nil
 }
 
-// format lays out a new store. The version file comes last: a store without it is laid out again.
-func (e *Engine) format() error {
-	for _, d := range []string{e.root, e.containers(), e.names()} {
-		// 0711: the root of a container's user namespace is nobody here and still has to reach its layers.
-		if err := os.MkdirAll(d, 0o711); err != nil {
-			return e.storeError(err)
+// runReady makes the directory of running containers. Only its owner may look: sockets and specs are in there.
+func (e *Engine) runReady() error {
+	dir := filepath.Join(e.run, "containers")
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return errdef.Forbidden("cannot make %s: choose another directory with --run or HULL_RUN: %w", dir, err)
 		}
+		return err
 	}
-	tmp := filepath.Join(e.root, "version."+strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(schema)+"\n"), 0o644); err != nil {
-		return e.storeError(err)
-	}
-	return e.storeError(os.Rename(tmp, filepath.Join(e.root, "version")))
+	return nil
 }
 
 // storeError says what to do about a store that cannot be read or written.

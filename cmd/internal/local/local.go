@@ -65,10 +65,9 @@ func open(s cli.Store, p cli.Program) (client.Dial, func(), error) {
 		return nil, func() {}, err
 	}
 	o := engine.Options{Version: p.Version, Commit: p.Commit, Trace: p.Trace}
-	if o.Payload.RuntimeDigest, err = payload.RuntimeDigest(); err != nil {
+	if _, err := payload.RuntimeDigest(); err != nil {
 		o.Runtime = beside("hull-runtime") // a hull made by go build carries none
 	}
-	o.Payload.Runtime, o.Payload.Box = payload.Runtime, payload.Box
 	if exe, err := os.Executable(); err == nil {
 		o.Self = []string{exe, "--root", root, "--run", run}
 	}

@@ -1,0 +1,264 @@
+package api
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"hull/engine"
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+)
+
+// This file translates what Docker calls Config and HostConfig, both ways.
+
+// configFrom keeps of the wire's Config what Hull has.
+func configFrom(c *container.Config) *engine.Config {
+	out := &engine.Config{
+		Image: c.Image, Hostname: c.Hostname, Domainname: c.Domainname, User: c.User,
+		Tty: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
+		AttachStdin: c.AttachStdin, AttachStdout: c.AttachStdout, AttachStderr: c.AttachStderr,
+		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Labels: c.Labels,
+		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+	}
+	for p := range c.ExposedPorts {
+		out.ExposedPorts = append(out.ExposedPorts, p.String())
+	}
+	slices.Sort(out.ExposedPorts)
+	for v := range c.Volumes {
+		out.Volumes = append(out.Volumes, v)
+	}
+	slices.Sort(out.Volumes)
+	return out
+}
+
+// wireConfig is the inverse of configFrom.
+func wireConfig(c *engine.Config) *container.Config {
+	out := &container.Config{
+		Image: c.Image, Hostname: c.Hostname, Domainname: c.Domainname, User: c.User,
+		Tty: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
+		AttachStdin: c.AttachStdin, AttachStdout: c.AttachStdout, AttachStderr: c.AttachStderr,
+		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Labels: c.Labels,
+		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+	}
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
+	}
+	for _, p := range c.ExposedPorts {
+		if port, err := network.ParsePort(p); err == nil {
+			if out.ExposedPorts == nil {
+				out.ExposedPorts = network.PortSet{}
+			}
+			out.ExposedPorts[port] = struct{}{}
+		}
+	}
+	for _, v := range c.Volumes {
+		if out.Volumes == nil {
+			out.Volumes = map[string]struct{}{}
+		}
+		out.Volumes[v] = struct{}{}
+	}
+	return out
+}
+
+// refuse says which part of a request Docker has and Hull does not, rather than leave it out silently.
+func refuse(c *container.Config, h *container.HostConfig) error {
+	missing := func(what string) error { return errdef.NotImplemented("%s is not there yet", what) }
+	switch {
+	case len(h.PortBindings) > 0 || h.PublishAllPorts:
+		return missing("publishing ports (-p)")
+	case !h.RestartPolicy.IsNone():
+		return missing("a restart policy (--restart)")
+	case h.Init != nil && *h.Init:
+		return missing("an init process (--init)")
+	case len(h.VolumesFrom) > 0:
+		return missing("--volumes-from")
+	case len(h.Links) > 0:
+		return missing("--link")
+	case len(h.DeviceRequests) > 0:
+		return missing("a device request (--gpus)")
+	case h.CgroupParent != "":
+		return missing("--cgroup-parent")
+	case len(h.StorageOpt) > 0:
+		return missing("--storage-opt")
+	case h.Cgroup != "":
+		return missing("--cgroup")
+	case !contains(h.Runtime, "", "runc", "hull", "io.containerd.runc.v2"):
+		return errdef.Invalid("unknown or invalid runtime name: %s", h.Runtime)
+	case !contains(string(h.Isolation), "", "default"):
+		return errdef.Invalid("invalid isolation %q: Linux has \"default\" only", h.Isolation)
+	case c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE":
+		return missing("a health check")
+	}
+	return nil
+}
+
+func contains(s string, words ...string) bool { return slices.Contains(words, s) }
+
+// hostFrom keeps of the wire's HostConfig what Hull has; the rest was refused before.
+func hostFrom(h *container.HostConfig) (*engine.Host, error) {
+	out := &engine.Host{
+		Network: string(h.NetworkMode), AutoRemove: h.AutoRemove, Binds: h.Binds, Tmpfs: h.Tmpfs,
+		CapAdd: h.CapAdd, CapDrop: h.CapDrop, Privileged: h.Privileged, ReadOnly: h.ReadonlyRootfs,
+		SecurityOpt: h.SecurityOpt, Userns: string(h.UsernsMode), PidMode: string(h.PidMode), IPCMode: string(h.IpcMode),
+		UTSMode: string(h.UTSMode), CgroupnsMode: string(h.CgroupnsMode), GroupAdd: h.GroupAdd, ExtraHosts: h.ExtraHosts,
+		DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, DeviceRules: h.DeviceCgroupRules, Sysctls: h.Sysctls,
+		ShmSize: h.ShmSize, OOMScoreAdj: h.OomScoreAdj, Annotations: h.Annotations,
+		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, CidFile: h.ContainerIDFile, Umask: h.Umask,
+		Log:       engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
+		Resources: resourcesFrom(&h.Resources),
+	}
+	if h.ShmSize < 0 {
+		return nil, errdef.Invalid("SHM size can not be less than 0")
+	}
+	for _, a := range h.DNS {
+		out.DNS = append(out.DNS, a.String())
+	}
+	for i, n := range h.ConsoleSize {
+		out.ConsoleSize[i] = uint16(min(n, 1<<16-1))
+	}
+	for _, d := range h.Devices {
+		out.Devices = append(out.Devices, engine.Device{Host: d.PathOnHost, Container: d.PathInContainer, Permissions: d.CgroupPermissions})
+	}
+	for _, u := range h.Ulimits {
+		if u == nil {
+			return nil, errdef.Invalid("invalid ulimit: null")
+		}
+		out.Ulimits = append(out.Ulimits, engine.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
+	}
+	for _, m := range h.Mounts {
+		out.Mounts = append(out.Mounts, mountFrom(&m))
+	}
+	return out, nil
+}
+
+func mountFrom(m *mount.Mount) engine.Mount {
+	out := engine.Mount{Type: string(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+	if b := m.BindOptions; b != nil {
+		out.Propagation, out.NoRecurse, out.CreateHost = string(b.Propagation), b.NonRecursive, b.CreateMountpoint
+	}
+	if t := m.TmpfsOptions; t != nil {
+		out.Size, out.Mode = t.SizeBytes, uint32(t.Mode.Perm())
+	}
+	return out
+}
+
+func wireMount(m *engine.Mount) mount.Mount {
+	out := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
+	if m.Propagation != "" || m.NoRecurse || m.CreateHost {
+		out.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NoRecurse, CreateMountpoint: m.CreateHost}
+	}
+	if m.Size != 0 || m.Mode != 0 {
+		out.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.Size}
+	}
+	return out
+}
+
+func resourcesFrom(r *container.Resources) engine.Resources {
+	out := engine.Resources{
+		Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,
+		OOMKillDisable: r.OomKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,
+		CPURTPeriod: r.CPURealtimePeriod, CPURTRuntime: r.CPURealtimeRuntime, CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems,
+		PidsLimit: r.PidsLimit, BlkioWeight: r.BlkioWeight,
+	}
+	if r.PidsLimit != nil && *r.PidsLimit == 0 { // docker run without --pids-limit sends 0
+		out.PidsLimit = nil
+	}
+	for _, d := range r.BlkioDeviceReadBps {
+		out.BlkioReadBps = append(out.BlkioReadBps, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	}
+	for _, d := range r.BlkioDeviceWriteBps {
+		out.BlkioWriteBps = append(out.BlkioWriteBps, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	}
+	for _, d := range r.BlkioDeviceReadIOps {
+		out.BlkioReadIOPS = append(out.BlkioReadIOPS, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	}
+	for _, d := range r.BlkioDeviceWriteIOps {
+		out.BlkioWriteIOPS = append(out.BlkioWriteIOPS, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	}
+	return out
+}
+
+// wireHost is the inverse of hostFrom.
+func wireHost(h *engine.Host) *container.HostConfig {
+	r := &h.Resources
+	out := &container.HostConfig{
+		NetworkMode: container.NetworkMode(h.Network), AutoRemove: h.AutoRemove, Binds: h.Binds, Tmpfs: h.Tmpfs,
+		CapAdd: h.CapAdd, CapDrop: h.CapDrop, Privileged: h.Privileged, ReadonlyRootfs: h.ReadOnly,
+		SecurityOpt: h.SecurityOpt, UsernsMode: container.UsernsMode(h.Userns), PidMode: container.PidMode(h.PidMode),
+		IpcMode: container.IpcMode(h.IPCMode), UTSMode: container.UTSMode(h.UTSMode), CgroupnsMode: container.CgroupnsMode(h.CgroupnsMode),
+		GroupAdd: h.GroupAdd, ExtraHosts: h.ExtraHosts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions,
+		Sysctls: h.Sysctls, ShmSize: h.ShmSize, OomScoreAdj: h.OOMScoreAdj, Annotations: h.Annotations,
+		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, ContainerIDFile: h.CidFile, Umask: h.Umask,
+		LogConfig:     container.LogConfig{Type: h.Log.Driver, Config: h.Log.Options},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		PortBindings:  network.PortMap{},
+		ConsoleSize:   [2]uint{uint(h.ConsoleSize[0]), uint(h.ConsoleSize[1])},
+		Runtime:       "hull",
+		Resources: container.Resources{
+			Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,
+			OomKillDisable: r.OOMKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,
+			CPURealtimePeriod: r.CPURTPeriod, CPURealtimeRuntime: r.CPURTRuntime, CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems,
+			PidsLimit: r.PidsLimit, BlkioWeight: r.BlkioWeight, DeviceCgroupRules: h.DeviceRules,
+		},
+	}
+	if out.LogConfig.Type == "" {
+		out.LogConfig.Type = "json-file"
+	}
+	if out.LogConfig.Config == nil {
+		out.LogConfig.Config = map[string]string{}
+	}
+	if out.IpcMode == "" {
+		out.IpcMode = "private"
+	}
+	if out.ShmSize == 0 {
+		out.ShmSize = 64 << 20
+	}
+	for _, a := range h.DNS {
+		if ip, err := netip.ParseAddr(a); err == nil {
+			out.DNS = append(out.DNS, ip)
+		}
+	}
+	for _, d := range h.Devices {
+		out.Devices = append(out.Devices, container.DeviceMapping{PathOnHost: d.Host, PathInContainer: d.Container, CgroupPermissions: d.Permissions})
+	}
+	for _, u := range h.Ulimits {
+		out.Ulimits = append(out.Ulimits, &container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
+	}
+	for _, m := range h.Mounts {
+		out.Mounts = append(out.Mounts, wireMount(&m))
+	}
+	return out
+}
+
+// createContainer is POST /containers/create.
+func (s *server) createContainer(q *request) error {
+	var body container.CreateRequest
+	if err := q.decode(&body); err != nil {
+		return err
+	}
+	if body.Config == nil {
+		return errdef.Invalid("config cannot be empty in order to create a container")
+	}
+	if body.HostConfig == nil {
+		body.HostConfig = new(container.HostConfig)
+	}
+	if err := refuse(body.Config, body.HostConfig); err != nil {
+		return err
+	}
+	host, err := hostFrom(body.HostConfig)
+	if err != nil {
+		return err
+	}
+	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), configFrom(body.Config), host)
+	if err != nil {
+		return err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	return q.answer(201, container.CreateResponse{ID: id, Warnings: warnings})
+}

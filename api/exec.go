@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"hull/engine"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// createExec is POST /containers/{name}/exec.
+func (s *server) createExec(q *request) error {
+	var body container.ExecCreateRequest
+	if err := q.decode(&body); err != nil {
+		return err
+	}
+	id, err := s.engine.ExecCreate(q.Context(), q.name, &engine.ExecConfig{
+		Args: body.Cmd, Env: body.Env, User: body.User, WorkingDir: body.WorkingDir, Tty: body.Tty, Privileged: body.Privileged,
+		Stdin: body.AttachStdin, Stdout: body.AttachStdout, Stderr: body.AttachStderr, ConsoleSize: console(body.ConsoleSize),
+	})
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusCreated, container.ExecCreateResponse{ID: id})
+}
+
+// console clamps a terminal's size to what fits one.
+func console(size *[2]uint) (out [2]uint16) {
+	if size != nil {
+		for i, n := range size {
+			out[i] = uint16(min(n, 1<<16-1))
+		}
+	}
+	return out
+}
+
+// startExec is POST /exec/{name}/start.
+func (s *server) startExec(q *request) error {
+	var body container.ExecStartRequest
+	if err := q.decodeOptional(&body); err != nil {
+		return err
+	}
+	o := engine.ExecStart{Detach: body.Detach, ConsoleSize: console(body.ConsoleSize)}
+	if body.Detach {
+		if _, _, err := s.engine.ExecStart(q.Context(), q.name, o); err != nil {
+			return err
+		}
+		return q.empty(http.StatusOK)
+	}
+	keys, err := parseKeys(q.query("detachKeys"))
+	if err != nil {
+		return err
+	}
+	return q.connect(keys, func(ctx context.Context) (engine.Stream, bool, error) {
+		return s.engine.ExecStart(ctx, q.name, o)
+	})
+}
+
+// inspectExec is GET /exec/{name}/json.
+func (s *server) inspectExec(q *request) error {
+	x, err := s.engine.ExecInspect(q.Context(), q.name)
+	if err != nil {
+		return err
+	}
+	out := container.ExecInspectResponse{
+		ID: x.ID, ContainerID: x.Container, Running: x.Running, Pid: x.Pid,
+		OpenStdin: x.Stdin, OpenStdout: x.Stdout, OpenStderr: x.Stderr,
+		ProcessConfig: &container.ExecProcessConfig{Tty: x.Tty, User: x.User, Privileged: &x.Privileged},
+	}
+	if len(x.Args) > 0 {
+		out.ProcessConfig.Entrypoint, out.ProcessConfig.Arguments = x.Args[0], x.Args[1:]
+	}
+	if x.Started && !x.Running {
+		out.ExitCode = &x.ExitCode
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+func (s *server) resizeExec(q *request) error {
+	h, w, err := q.size()
+	if err != nil {
+		return err
+	}
+	return s.engine.ExecResize(q.Context(), q.name, h, w)
+}

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"hull/engine"
+	"hull/errdef"
+	"hull/image"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	wire "github.com/moby/moby/api/types/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// listImages is GET /images/json.
+func (s *server) listImages(q *request) error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	list, err := s.engine.ListImages(q.Context(), filters)
+	if err != nil {
+		return err
+	}
+	out := make([]wire.Summary, 0, len(list))
+	for _, i := range list {
+		out = append(out, wire.Summary{
+			ID: i.ID, RepoTags: notNil(i.RepoTags), RepoDigests: notNil(i.RepoDigests), Created: i.Created.Unix(),
+			Size: i.Size, SharedSize: -1, Containers: -1, Labels: i.Labels,
+		})
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+func notNil(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// inspectImage is GET /images/{name...}/json.
+func (s *server) inspectImage(q *request) error {
+	img, err := s.engine.Image(q.Context(), q.name)
+	if err != nil {
+		return err
+	}
+	c := &img.Config
+	out := wire.InspectResponse{
+		ID: img.ID, RepoTags: []string{}, RepoDigests: []string{}, Comment: c.Comment, Author: c.Author,
+		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion, Size: img.Size,
+		RootFS: wire.RootFS{Type: "layers", Layers: c.RootFS.DiffIDs},
+		Config: runConfig(&c.Run),
+	}
+	if c.Created != nil {
+		out.Created = c.Created.Format(time.RFC3339Nano)
+	}
+	all, err := s.engine.ListImages(q.Context(), nil)
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if i.ID == img.ID {
+			out.RepoTags, out.RepoDigests = notNil(i.RepoTags), notNil(i.RepoDigests)
+		}
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+func runConfig(r *image.Run) *dockerspec.DockerOCIImageConfig {
+	out := &dockerspec.DockerOCIImageConfig{
+		ImageConfig: ocispec.ImageConfig{
+			User: r.User, ExposedPorts: r.ExposedPorts, Env: r.Env, Entrypoint: r.Entrypoint, Cmd: r.Cmd,
+			Volumes: r.Volumes, WorkingDir: r.WorkingDir, Labels: r.Labels, StopSignal: r.StopSignal,
+		},
+		DockerOCIImageConfigExt: dockerspec.DockerOCIImageConfigExt{OnBuild: r.OnBuild, Shell: r.Shell},
+	}
+	if h := r.Healthcheck; h != nil {
+		out.Healthcheck = &dockerspec.HealthcheckConfig{
+			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+		}
+	}
+	return out
+}
+
+// imageHistory is GET /images/{name...}/history.
+func (s *server) imageHistory(q *request) error {
+	lines, err := s.engine.ImageHistory(q.Context(), q.name)
+	if err != nil {
+		return err
+	}
+	out := make([]wire.HistoryResponseItem, 0, len(lines))
+	for _, l := range lines {
+		item := wire.HistoryResponseItem{ID: l.ID, CreatedBy: l.CreatedBy, Comment: l.Comment, Size: l.Size, Tags: notNil(l.Tags)}
+		if l.Created != nil {
+			item.Created = l.Created.Unix()
+		}
+		out = append(out, item)
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+func (s *server) tagImage(q *request) error {
+	target := q.query("repo")
+	if target == "" {
+		return errdef.Invalid("invalid reference format: repository name must not be empty")
+	}
+	if tag := q.query("tag"); tag != "" {
+		target += ":" + tag
+	}
+	if err := s.engine.TagImage(q.Context(), q.name, target); err != nil {
+		return err
+	}
+	return q.empty(http.StatusCreated)
+}
+
+func (s *server) removeImage(q *request) error {
+	list, err := s.engine.RemoveImage(q.Context(), q.name, q.flag("force"), q.flag("noprune"))
+	if err != nil {
+		return err
+	}
+	out := make([]wire.DeleteResponse, 0, len(list))
+	for _, d := range list {
+		out = append(out, wire.DeleteResponse{Deleted: d.Deleted, Untagged: d.Untagged})
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+// message is one line of a stream that tells how a long request gets on.
+type message struct {
+	Stream      string         `json:"stream,omitempty"`
+	Status      string         `json:"status,omitempty"`
+	ID          string         `json:"id,omitempty"`
+	Progress    *progress      `json:"progressDetail,omitempty"`
+	ErrorDetail *messageDetail `json:"errorDetail,omitempty"`
+	Error       string         `json:"error,omitempty"`
+}
+
+type progress struct {
+	Current int64 `json:"current,omitempty"`
+	Total   int64 `json:"total,omitempty"`
+}
+
+type messageDetail struct {
+	Message string `json:"message"`
+}
+
+// messages sends such lines. Until the first there can still be an error by status code.
+type messages struct {
+	q     *request
+	begun bool
+}
+
+func (m *messages) send(msg message) {
+	if !m.begun {
+		m.begun = true
+		m.q.w.Header().Set("Content-Type", "application/json")
+	}
+	_ = json.NewEncoder(m.q.w).Encode(msg)
+	_ = http.NewResponseController(m.q.w).Flush()
+}
+
+// fail ends the stream with err, or hands it on if nothing was sent.
+func (m *messages) fail(err error) error {
+	if !m.begun {
+		return err
+	}
+	m.send(message{Error: err.Error(), ErrorDetail: &messageDetail{err.Error()}})
+	return nil
+}
+
+// loadImages is POST /images/load; the body is an archive of docker save or an OCI layout.
+func (s *server) loadImages(q *request) error {
+	m := &messages{q: q}
+	o := image.LoadOptions{Platform: q.query("platform")}
+	if !q.flag("quiet") {
+		o.Progress = func(p image.Progress) {
+			m.send(message{ID: p.ID, Status: p.Action, Progress: &progress{p.Current, p.Total}})
+		}
+	}
+	loaded, err := s.engine.LoadImages(q.Context(), q.Body, o)
+	if err != nil {
+		return m.fail(err)
+	}
+	for _, l := range loaded {
+		if l.Ref != "" {
+			m.send(message{Stream: "Loaded image: " + l.Ref + "\n"})
+		} else {
+			m.send(message{Stream: "Loaded image ID: " + l.ID + "\n"})
+		}
+	}
+	return nil
+}
+
+// createImage is POST /images/create: an import of the body, or a pull.
+func (s *server) createImage(q *request) error {
+	m := &messages{q: q}
+	if from := q.query("fromImage"); from != "" {
+		return s.pullImage(m, from, q.query("tag"))
+	}
+	if src := q.query("fromSrc"); src != "-" {
+		return errdef.NotImplemented("import of a URL is not there: download it and give the file")
+	}
+	ref := q.query("repo")
+	if tag := q.query("tag"); ref != "" && tag != "" {
+		ref += ":" + tag
+	}
+	id, err := s.engine.ImportImage(q.Context(), q.Body, image.ImportOptions{
+		Ref: ref, Message: q.query("message"), Changes: q.form["changes"], Platform: q.query("platform"),
+	})
+	if err != nil {
+		return m.fail(err)
+	}
+	m.send(message{Status: id})
+	return nil
+}
+
+// pullImage gives the built-in image; registries come later.
+func (s *server) pullImage(m *messages, name, tag string) error {
+	if tag != "" && !strings.HasPrefix(tag, "sha256:") {
+		name += ":" + tag
+	}
+	if !engine.IsBox(name) {
+		return errdef.NotImplemented("pulling %s: this Hull does not talk to registries yet; bring the image with hull load, or make one with hull import", name)
+	}
+	if _, err := s.engine.Image(m.q.Context(), engine.BoxRef); err != nil {
+		return err
+	}
+	m.send(message{Status: "Status: the image " + engine.BoxRef + " is built in"})
+	return nil
+}

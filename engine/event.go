@@ -1,0 +1,31 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"hull/errdef"
+)
+
+// OnExit does what is due when the container id has ended and nobody was there to do it: the monitor runs
+// `hull event exit ID`. The exit state is on disk. A container that removes itself is removed; for others there is
+// nothing to do. Idempotent.
+func (e *Engine) OnExit(ctx context.Context, id string) error {
+	if !isID(id) {
+		return errdef.Invalid("not a container id: %q", clip(id))
+	}
+	c, err := e.load(id)
+	if errors.Is(err, errdef.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !c.Host.AutoRemove || c.Running() {
+		return nil
+	}
+	if err := e.remove(ctx, id); err != nil && !errors.Is(err, errdef.ErrNotFound) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"hull/errdef"
+	"hull/image"
+	"hull/payload"
+	"hull/state"
+)
+
+// BoxRef is the name of the built-in image.
+const BoxRef = "box"
+
+func (e *Engine) images() *image.Store { return image.Open(e.root) }
+
+// imageFor finds the image a container is to be made of, and keeps its layers in place until the lease is given
+// back. The built-in image appears in the store when it is first asked for.
+func (e *Engine) imageFor(ctx context.Context, ref string) (*state.Locked, *image.Image, error) {
+	if ref == "" {
+		return nil, nil, errdef.Invalid("invalid reference format: no image given")
+	}
+	lease, err := e.images().Lease(ctx)
+	if err != nil {
+		return nil, nil, e.storeError(err)
+	}
+	img, err := e.images().Resolve(ctx, ref)
+	if errors.Is(err, errdef.ErrNotFound) && IsBox(ref) {
+		if err := e.loadBox(ctx); err != nil {
+			lease.Unlock()
+			return nil, nil, err
+		}
+		img, err = e.images().Resolve(ctx, ref)
+	}
+	if err == nil {
+		err = img.Config.Validate()
+	}
+	if err != nil {
+		lease.Unlock()
+		return nil, nil, err
+	}
+	return lease, img, nil
+}
+
+// IsBox reports whether ref names the built-in image.
+func IsBox(ref string) bool { return ref == BoxRef || ref == BoxRef+":latest" }
+
+// loadBox unpacks the built-in image into the store. Two at once do the same work twice, harmlessly.
+func (e *Engine) loadBox(ctx context.Context) error {
+	b, err := payload.Box()
+	if err != nil {
+		return err
+	}
+	_, err = e.images().Load(ctx, bytes.NewReader(b), image.LoadOptions{By: "built in"})
+	e.opt.Trace.Step("unpack built-in image")
+	return e.storeError(err)
+}
+
+// Image returns the image called name.
+func (e *Engine) Image(ctx context.Context, name string) (*image.Image, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	img, err := e.images().Resolve(ctx, name)
+	if errors.Is(err, errdef.ErrNotFound) && IsBox(name) {
+		if err := e.loadBox(ctx); err != nil {
+			return nil, err
+		}
+		return e.images().Resolve(ctx, name)
+	}
+	return img, err
+}
+
+// ListImages lists the images for which all filters hold, newest first.
+func (e *Engine) ListImages(ctx context.Context, filters map[string][]string) ([]image.Summary, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	list, err := e.images().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for key, values := range filters {
+		test, err := e.imageTest(ctx, key, values)
+		if err != nil {
+			return nil, err
+		}
+		list = slices.DeleteFunc(list, func(i image.Summary) bool { return !test(&i) })
+	}
+	return list, nil
+}
+
+// imageTest is the test for one filter key: one of the values must hold, but all of them for labels.
+func (e *Engine) imageTest(ctx context.Context, key string, values []string) (func(*image.Summary) bool, error) {
+	switch key {
+	case "label":
+		return func(i *image.Summary) bool { return hasLabels(i.Labels, values) }, nil
+	case "dangling":
+		want := slices.Contains(values, "true") || slices.Contains(values, "1")
+		return func(i *image.Summary) bool { return (len(i.RepoTags) == 0) == want }, nil
+	case "reference":
+		for _, v := range values {
+			if _, err := path.Match(v, ""); err != nil {
+				return nil, errdef.Invalid("invalid filter 'reference=%s'", clip(v))
+			}
+		}
+		return func(i *image.Summary) bool {
+			return slices.ContainsFunc(i.RepoTags, func(tag string) bool { return matchesAny(tag, values) })
+		}, nil
+	case "before", "since":
+		var at time.Time
+		for _, v := range values {
+			img, err := e.images().Resolve(ctx, v)
+			if err != nil {
+				return nil, err
+			}
+			at = img.Created
+		}
+		if key == "before" {
+			return func(i *image.Summary) bool { return i.Created.Before(at) }, nil
+		}
+		return func(i *image.Summary) bool { return i.Created.After(at) }, nil
+	}
+	return nil, errdef.Invalid("invalid filter '%s'", clip(key))
+}
+
+// matchesAny matches NAME:TAG against shell patterns for the whole or for NAME alone.
+func matchesAny(ref string, patterns []string) bool {
+	name := ref
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		name = ref[:i]
+	}
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		whole, _ := path.Match(p, ref)
+		part, _ := path.Match(p, name)
+		return whole || part
+	})
+}
+
+// ImageHistory returns the steps that made an image, newest first.
+func (e *Engine) ImageHistory(ctx context.Context, name string) ([]image.HistoryLine, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	return e.images().History(ctx, name)
+}
+
+// LoadImages reads an archive of docker save or an OCI layout.
+func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOptions) ([]image.Loaded, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	loaded, err := e.images().Load(ctx, r, o)
+	return loaded, e.storeError(err)
+}
+
+// ImportImage makes an image of the tar of a root file system.
+func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOptions) (string, error) {
+	if err := e.ready(); err != nil {
+		return "", err
+	}
+	id, err := e.images().Import(ctx, r, o)
+	return id, e.storeError(err)
+}
+
+// TagImage lets target name the image source.
+func (e *Engine) TagImage(ctx context.Context, source, target string) error {
+	if err := e.ready(); err != nil {
+		return err
+	}
+	return e.storeError(e.images().Tag(ctx, source, target, "tag"))
+}
+
+// RemoveImage removes a reference, and the image with its last one. Images of containers stay unless force is set;
+// layers that a container is made of stay in any case.
+func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bool) ([]image.Deleted, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	deleted, err := e.images().Remove(ctx, name, image.RemoveOptions{
+		Force: force, NoPrune: noPrune, By: "rmi",
+		InUse: e.usersOf,
+		Kept:  e.layersInUse,
+	})
+	return deleted, e.storeError(err)
+}
+
+// usersOf returns the containers made from the image id.
+func (e *Engine) usersOf(id string) []image.User {
+	var users []image.User
+	_ = e.each(func(c *Container) {
+		if c.Image == id {
+			users = append(users, image.User{ID: c.ID, Running: c.Running()})
+		}
+	})
+	return users
+}
+
+// layersInUse returns the chain ids of all layers that containers are made of. A container whose definition is
+// damaged might be made of any layer, so then there is no answer.
+func (e *Engine) layersInUse() (map[string]bool, error) {
+	kept := make(map[string]bool)
+	var damaged []string
+	err := e.each(func(c *Container) {
+		if c.Damaged != "" {
+			damaged = append(damaged, c.ID[:12])
+		}
+		for _, l := range c.Layers {
+			kept[l] = true
+		}
+	})
+	if err == nil && damaged != nil {
+		err = errdef.Conflict("the definition of container %s is damaged, so its layers are not known: remove it first", strings.Join(damaged, ", "))
+	}
+	return kept, err
+}

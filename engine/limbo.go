@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"hull/state"
+)
+
+// A container that is not yet one, or no longer, is in limbo: the directory <root>/containers/.limbo/<id>.
+//
+//	create   mkdir limbo/ID · lock it · config.json · mkdir ID · claim the name · rename limbo/ID over the empty ID
+//	remove   lock ID · rename ID to limbo/ID · release the name · remove the tree
+//
+// Whoever works there holds the lock of the directory, which moves with it. What a killed process left has a free
+// lock, and the next create or list removes it. The empty directory ID is what the claim of a name points at
+// before there is a container; it has no config.json and so is not listed.
+const limboDir = ".limbo"
+
+func (e *Engine) limbo(id string) string { return filepath.Join(e.root, "containers", limboDir, id) }
+
+// sweep removes what killed processes left in limbo. It costs one read of a directory that is nearly always empty,
+// waits for nobody, and has no error: what cannot be removed now is tried again next time.
+func (e *Engine) sweep() {
+	names, err := readNames(e.limbo(""))
+	if err != nil {
+		return
+	}
+	for _, id := range names {
+		if l, ok, err := state.TryLock(e.limbo(id)); err == nil && ok {
+			_ = e.dissolve(id)
+			l.Unlock()
+		}
+	}
+}
+
+// dissolve removes the container id that is in limbo and locked by the caller. Idempotent.
+func (e *Engine) dissolve(id string) error {
+	dir := e.limbo(id)
+	// The name is released before anything is removed, so a missing definition means that it holds none.
+	if r, err := e.readRecord(dir); err == nil && r.Name != "" {
+		if err := e.releaseName(r.Name, id); err != nil {
+			return err
+		}
+	}
+	_ = os.Remove(e.dir(id)) // only ever removes the empty directory of a half-made container
+	return state.Remove(dir)
+}
+
+// enterLimbo makes and locks the limbo directory of a new container.
+func (e *Engine) enterLimbo(ctx context.Context, id string) (*state.Locked, error) {
+	for {
+		err := os.Mkdir(e.limbo(id), 0o700)
+		if isMissing(err) {
+			if err = e.makeStore(); err == nil {
+				continue
+			}
+		}
+		if err != nil && !os.IsExist(err) {
+			return nil, err
+		}
+		l, err := state.Lock(ctx, e.limbo(id))
+		if !isMissing(err) { // else a sweeper came between the two
+			return l, err
+		}
+	}
+}
+
+// makeStore makes the directories that containers need.
+func (e *Engine) makeStore() error {
+	for _, d := range []string{e.limbo(""), e.names()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readNames lists a directory in no order; a missing one is empty.
+func readNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if isMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}

@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"hull/errdef"
+	"hull/state"
+)
+
+// record is a container's definition as it is on disk, <root>/containers/<id>/config.json. It is written once,
+// at create, and replaced by rename; what changes as the container runs is in the monitor's state.json.
+type record struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	ImageID string    `json:"imageId"`
+	Layers  []string  `json:"layers,omitempty"`
+	Config  Config    `json:"config"`
+	Host    Host      `json:"host"`
+	// Compat32 says that the image has 32-bit programs: the seccomp profile depends on it.
+	Compat32 bool     `json:"compat32,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+const (
+	recordFile = "config.json"
+	maxRecord  = 16 << 20 // a definition longer than any request that could have made it is damage
+)
+
+func (e *Engine) readRecord(dir string) (*record, error) {
+	b, err := state.Read(filepath.Join(dir, recordFile), maxRecord)
+	if err != nil {
+		return nil, err
+	}
+	r := new(record)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, err)
+	}
+	if r.ID != filepath.Base(dir) {
+		return nil, errdef.As(errdef.ErrCorrupt, errors.New("it is the definition of another container"))
+	}
+	return r, nil
+}
+
+func (r *record) write(dir string) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, recordFile)
+	if r.Host.AutoRemove { // nothing of it has to survive a power cut
+		return state.Write(path, b)
+	}
+	return state.WriteDurable(path, b)
+}
+
+// container is the engine's view of a record, without its state.
+func (r *record) container() *Container {
+	return &Container{
+		ID: r.ID, Name: r.Name, Created: r.Created, Image: r.ImageID, Layers: r.Layers,
+		Config: r.Config, Host: r.Host, Warnings: r.Warnings, compat32: r.Compat32,
+	}
+}
+
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"hull/errdef"
+	"hull/monitor"
+
+	"golang.org/x/sys/unix"
+)
+
+// killWait bounds how long a command waits for a killed container to end.
+const killWait = 10 * time.Second
+
+// RemoveOptions are for Remove.
+type RemoveOptions struct {
+	Force bool // kill it first if it runs
+}
+
+// Remove removes a container and everything it wrote. It works on damaged ones too. Of several at once each
+// succeeds or says that the container is gone.
+func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error {
+	c, err := e.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if c.Running() {
+		if !o.Force {
+			return errdef.Conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
+		}
+		if err := e.killNow(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	if err := e.remove(ctx, c.ID); errors.Is(err, errdef.ErrNotFound) {
+		return noSuchContainer(name)
+	} else if err != nil {
+		return fmt.Errorf("cannot remove container %q: %w", "/"+c.Name, err)
+	}
+	return nil
+}
+
+// remove takes the stopped container id away, as limbo.go draws it. ErrNotFound: somebody else was first.
+func (e *Engine) remove(ctx context.Context, id string) error {
+	l, err := e.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	c := &Container{ID: id}
+	if e.loadState(c); c.Running() {
+		return errdef.Conflict("container is running: stop the container before removing or force remove")
+	}
+	err = os.Rename(e.dir(id), e.limbo(id))
+	if isMissing(err) {
+		if err = e.makeStore(); err == nil {
+			err = os.Rename(e.dir(id), e.limbo(id))
+		}
+	}
+	if isMissing(err) {
+		return noSuchContainer(id)
+	}
+	if err != nil {
+		return err
+	}
+	// From here on the container is gone for everybody; the rest is cleaning up.
+	err = e.dissolve(id)
+	e.opt.Trace.Step("remove container")
+	return err
+}
+
+// killNow kills the container id and waits until its end is on disk.
+func (e *Engine) killNow(ctx context.Context, id string) error {
+	if err := e.signal(ctx, id, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
+		return err
+	}
+	return e.awaitEnd(ctx, id, killWait)
+}
+
+// awaitEnd waits for at most d until the container does not run. The error of kind ErrDeadline says whom it
+// waited for.
+func (e *Engine) awaitEnd(ctx context.Context, id string, d time.Duration) error {
+	if d >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, errdef.As(errdef.ErrDeadline,
+			fmt.Errorf("container %s has not ended within %s", id[:12], d)))
+		defer cancel()
+	}
+	_, err := e.ask(ctx, id, &monitor.Request{Op: monitor.OpWait, Now: true})
+	if errors.Is(err, monitor.ErrNoMonitor) {
+		_, err = e.repair(context.WithoutCancel(ctx), id)
+	}
+	return err
+}
+
+// ask sends one request to the container's monitor; monitor.ErrNoMonitor when there is none.
+func (e *Engine) ask(ctx context.Context, id string, r *monitor.Request) (*monitor.Response, error) {
+	conn, err := monitor.Dial(ctx, e.runDir(id))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return conn.Do(ctx, r)
+}

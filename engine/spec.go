@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hull/errdef"
+	"hull/runtime/seccomp/profile"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// DefaultPids is how many tasks a container may have when nobody says: room for what people run, none for a
+// fork bomb.
+const DefaultPids = 4096
+
+// builder makes the OCI runtime configuration of one start. Everything in it comes from the container's definition
+// and the facts below, so that two starts of a container differ only where the host does.
+//
+// The user is handed on as the person wrote it, in process.user.username: only the runtime, inside the container's
+// root, may read its /etc/passwd. It also sets HOME, when the environment has none.
+type builder struct {
+	c         *Container
+	sec       *security
+	ids       *idMap // nil without a user namespace
+	noCgroups bool   // an ordinary user without a delegated cgroup
+	dry       bool   // change nothing on the host
+	files     []file
+	spec      *specs.Spec
+	seccomp   string // file of the compiled filter; "" when spec has one, or there is none
+	warnings  []string
+}
+
+// build fills in b.spec. root is the store, for the cache of compiled filters; dir the container's directory.
+func (b *builder) build(root, dir, cgroup string) (err error) {
+	c, h := &b.c.Config, &b.c.Host
+	if b.sec, err = parseSecurity(h); err != nil {
+		return err
+	}
+	caps, added, err := capabilities(h)
+	if err != nil {
+		return err
+	}
+	p, err := b.c.process(caps, b.sec)
+	if err != nil {
+		return err
+	}
+	b.spec = &specs.Spec{
+		Version:     specs.Version,
+		Process:     p,
+		Root:        &specs.Root{Path: "rootfs", Readonly: h.ReadOnly},
+		Annotations: h.Annotations,
+		Linux: &specs.Linux{
+			Sysctl:        h.Sysctls,
+			Resources:     &specs.LinuxResources{},
+			MaskedPaths:   b.masked(),
+			ReadonlyPaths: b.readonly(),
+		},
+	}
+	if h.UTSMode != modeHost {
+		b.spec.Hostname, b.spec.Domainname = c.Hostname, c.Domainname
+	}
+	if b.ids != nil {
+		b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = b.ids.uids, b.ids.gids
+	}
+	b.namespaces()
+	if err := b.generate(dir); err != nil {
+		return err
+	}
+	if err := b.mounts(); err != nil {
+		return err
+	}
+	if err := b.devices(); err != nil {
+		return err
+	}
+	b.limits(cgroup)
+	return b.filter(root, caps, added)
+}
+
+// process is what runs in the container first; exec changes the arguments of a copy.
+func (c *Container) process(caps []string, sec *security) (*specs.Process, error) {
+	gids, err := groupIDs(c.Host.GroupAdd)
+	if err != nil {
+		return nil, err
+	}
+	p := &specs.Process{
+		Terminal:        c.Config.Tty,
+		Args:            slices.Concat(c.Config.Entrypoint, c.Config.Cmd),
+		Env:             processEnv(&c.Config),
+		Cwd:             c.Config.WorkingDir,
+		User:            specs.User{Username: c.Config.User, AdditionalGids: gids, Umask: c.Host.Umask},
+		NoNewPrivileges: sec.noNewPrivileges,
+		OOMScoreAdj:     new(c.Host.OOMScoreAdj),
+		Rlimits:         rlimits(c.Host.Ulimits),
+		// Inheritable and ambient stay empty: what is in them survives an exec by a user who never had it
+		// (CVE-2022-24769).
+		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+	}
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	if size := c.Host.ConsoleSize; p.Terminal && size != [2]uint16{} {
+		p.ConsoleSize = &specs.Box{Height: uint(size[0]), Width: uint(size[1])}
+	}
+	if sec.apparmor != unconfined {
+		p.ApparmorProfile = sec.apparmor
+	}
+	p.SelinuxLabel = selinuxLabel(sec.label)
+	return p, nil
+}
+
+// selinuxLabel is what --security-opt label= says, over the type containers have by policy. Without SELinux in the
+// kernel, or with label=disable, it is empty.
+func selinuxLabel(opts []string) string {
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil || len(opts) == 0 {
+		return ""
+	}
+	user, role, typ, level := "system_u", "system_r", "container_t", "s0"
+	for _, o := range opts {
+		key, value, _ := strings.Cut(o, ":")
+		switch key {
+		case "disable":
+			return ""
+		case "user":
+			user = value
+		case "role":
+			role = value
+		case "type":
+			typ = value
+		case "level":
+			level = value
+		}
+	}
+	return user + ":" + role + ":" + typ + ":" + level
+}
+
+// groupIDs reads the numbers of --group-add.
+func groupIDs(groups []string) ([]uint32, error) {
+	var ids []uint32
+	for _, g := range groups {
+		if err := checkUserPart(g); err != nil {
+			return nil, err
+		}
+		if !isDigits(g) {
+			return nil, errdef.NotImplemented("--group-add takes numbers only so far: give the id of group %q", clip(g))
+		}
+		n, err := strconv.ParseUint(g, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, uint32(n))
+	}
+	return ids, nil
+}
+
+func (b *builder) namespaces() {
+	h := &b.c.Host
+	add := func(t specs.LinuxNamespaceType, private bool) {
+		if private {
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t})
+		}
+	}
+	add(specs.UserNamespace, b.ids != nil)
+	add(specs.MountNamespace, true)
+	add(specs.PIDNamespace, h.PidMode != modeHost)
+	add(specs.NetworkNamespace, h.Network != modeHost)
+	add(specs.UTSNamespace, h.UTSMode != modeHost)
+	add(specs.IPCNamespace, h.IPCMode != modeHost)
+	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost)
+	add(specs.TimeNamespace, true)
+}
+
+// userNamespace reports whether the container gets one. Host namespaces need rights over the host, so they and
+// --privileged turn it off; --userns=host does by name.
+func userNamespace(h *Host) bool {
+	return !h.Privileged && h.Userns != modeHost && h.Network != modeHost && h.PidMode != modeHost
+}
+
+func (b *builder) masked() []string {
+	h := &b.c.Host
+	if b.sec.unmasked {
+		return nil
+	}
+	if h.MaskedPaths != nil {
+		return h.MaskedPaths
+	}
+	out := slices.Clone(maskedPaths[:])
+	if _, err := os.Stat("/sys/devices/system/cpu/cpu0/thermal_throttle"); err == nil {
+		found, _ := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
+		out = append(out, found...)
+	}
+	return out
+}
+
+func (b *builder) readonly() []string {
+	if b.sec.unmasked {
+		return nil
+	}
+	if b.c.Host.ReadonlyPaths != nil {
+		return b.c.Host.ReadonlyPaths
+	}
+	return slices.Clone(readonlyPaths[:])
+}
+
+// filter chooses the seccomp filter: the default one is compiled once and kept in a file.
+func (b *builder) filter(root string, caps, added []string) error {
+	o := profile.Options{Caps: caps, Added: added, Compat32: b.c.compat32}
+	var err error
+	switch b.sec.seccomp {
+	case unconfined:
+	case "":
+		b.seccomp, err = profile.File(root, o)
+	default:
+		if !json.Valid([]byte(b.sec.seccomp)) {
+			return errdef.Invalid("opening seccomp profile failed: %s is not a profile in JSON", clip(b.sec.seccomp))
+		}
+		b.spec.Linux.Seccomp, err = profile.Parse([]byte(b.sec.seccomp), o)
+	}
+	return err
+}
+
+// limits of the cgroup.
+func (b *builder) limits(cgroup string) {
+	r := &b.c.Host.Resources
+	if b.noCgroups {
+		b.spec.Linux.Resources = nil
+		if r.Memory != 0 || r.NanoCPUs != 0 || r.CPUQuota != 0 || r.PidsLimit != nil || r.CpusetCpus != "" {
+			b.warnings = append(b.warnings, "this user has no cgroup of their own, so the limits of memory, CPU and processes do not hold")
+		}
+		return
+	}
+	b.spec.Linux.CgroupsPath = cgroup
+	out := b.spec.Linux.Resources
+	out.Memory = memory(r)
+	out.CPU = cpu(r)
+	pids := int64(DefaultPids)
+	if r.PidsLimit != nil {
+		pids = *r.PidsLimit
+	}
+	if pids > 0 {
+		out.Pids = &specs.LinuxPids{Limit: &pids}
+	}
+	b.blkio(r)
+}
+
+func memory(r *Resources) *specs.LinuxMemory {
+	m := new(specs.LinuxMemory)
+	if r.Memory > 0 {
+		m.Limit = &r.Memory
+		swap := r.MemorySwap
+		if swap == 0 {
+			swap = 2 * r.Memory
+		}
+		m.Swap = &swap
+	}
+	if r.MemoryReservation > 0 {
+		m.Reservation = &r.MemoryReservation
+	}
+	if r.MemorySwappiness != nil && *r.MemorySwappiness >= 0 {
+		m.Swappiness = new(uint64(*r.MemorySwappiness))
+	}
+	if r.OOMKillDisable != nil && *r.OOMKillDisable {
+		m.DisableOOMKiller = r.OOMKillDisable
+	}
+	if *m == (specs.LinuxMemory{}) {
+		return nil
+	}
+	return m
+}
+
+// cpuPeriod is the period, in microseconds, that --cpus is a share of.
+const cpuPeriod = 100000
+
+func cpu(r *Resources) *specs.LinuxCPU {
+	c := specs.LinuxCPU{Cpus: r.CpusetCpus, Mems: r.CpusetMems}
+	if r.CPUShares > 0 {
+		c.Shares = new(uint64(r.CPUShares))
+	}
+	switch {
+	case r.NanoCPUs > 0:
+		c.Period = new(uint64(cpuPeriod))
+		c.Quota = new(max(r.NanoCPUs*cpuPeriod/1e9, 1000)) // the kernel's minimum is a millisecond
+	default:
+		if r.CPUPeriod > 0 {
+			c.Period = new(uint64(r.CPUPeriod))
+		}
+		if r.CPUQuota != 0 {
+			c.Quota = &r.CPUQuota
+		}
+	}
+	if r.CPURTPeriod > 0 {
+		c.RealtimePeriod = new(uint64(r.CPURTPeriod))
+	}
+	if r.CPURTRuntime > 0 {
+		c.RealtimeRuntime = &r.CPURTRuntime
+	}
+	if c == (specs.LinuxCPU{}) {
+		return nil
+	}
+	return &c
+}
+
+func (b *builder) blkio(r *Resources) {
+	io := new(specs.LinuxBlockIO)
+	if r.BlkioWeight > 0 {
+		io.Weight = &r.BlkioWeight
+	}
+	for _, t := range []struct {
+		from []ThrottleDevice
+		to   *[]specs.LinuxThrottleDevice
+	}{
+		{r.BlkioReadBps, &io.ThrottleReadBpsDevice},
+		{r.BlkioWriteBps, &io.ThrottleWriteBpsDevice},
+		{r.BlkioReadIOPS, &io.ThrottleReadIOPSDevice},
+		{r.BlkioWriteIOPS, &io.ThrottleWriteIOPSDevice},
+	} {
+		for _, d := range t.from {
+			dev, err := throttle(d)
+			if err != nil {
+				b.warnings = append(b.warnings, "no rate limit for "+clip(d.Path)+": "+err.Error())
+				continue
+			}
+			*t.to = append(*t.to, dev)
+		}
+	}
+	if io.Weight != nil || len(io.ThrottleReadBpsDevice)+len(io.ThrottleWriteBpsDevice)+len(io.ThrottleReadIOPSDevice)+len(io.ThrottleWriteIOPSDevice) > 0 {
+		b.spec.Linux.Resources.BlockIO = io
+	}
+}

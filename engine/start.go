@@ -1,0 +1,289 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hull/errdef"
+	"hull/monitor"
+	"hull/payload"
+	"hull/state"
+
+	"golang.org/x/sys/unix"
+)
+
+// Start runs the container and returns once its command has been executed. A running one is ErrNotModified. If the
+// start fails, a container that removes itself at its end is removed.
+func (e *Engine) Start(ctx context.Context, name string) error {
+	c, err := e.use(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := e.start(ctx, c); err != nil {
+		if c.Host.AutoRemove && !errors.Is(err, errdef.ErrNotModified) {
+			_ = e.remove(context.WithoutCancel(ctx), c.ID)
+		}
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) start(ctx context.Context, c *Container) error {
+	l, err := e.lock(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	e.loadState(c)
+	if c.Running() {
+		return errdef.NotModified("container %s is already running", c.ID)
+	}
+	for {
+		again, err := e.startOnce(ctx, c)
+		if !again {
+			return err
+		}
+	}
+}
+
+// startOnce starts the container at its monitor. A monitor serves one start: again is true when the one of the start
+// before was still there, which has now ended.
+func (e *Engine) startOnce(ctx context.Context, c *Container) (again bool, err error) {
+	conn, err := e.monitor(ctx, c.ID)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	e.opt.Trace.Step("reach monitor")
+	ids, err := e.prepare(c)
+	if err != nil {
+		return false, err
+	}
+	e.opt.Trace.Step("write bundle")
+	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
+	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{Op: monitor.OpStart, Trace: e.opt.Trace != nil})
+	if resp != nil {
+		e.opt.Trace.Add(resp.Trace)
+	}
+	if err == nil {
+		e.opt.Trace.Step("container runs")
+		return false, nil
+	}
+	if ids != nil {
+		_ = e.releaseIDs(c.ID, ids.uids)
+	}
+	if errors.Is(err, errdef.ErrConflict) {
+		ctx, cancel := context.WithTimeoutCause(ctx, lockWait, err)
+		defer cancel()
+		if err := conn.Finish(ctx); err != nil {
+			return false, err
+		}
+		return true, nil
+	}
+	return false, err
+}
+
+// prepare writes what the monitor reads at a start: the OCI configuration and its own.
+func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
+	b := &builder{c: c, noCgroups: os.Geteuid() != 0}
+	if userNamespace(&c.Host) || os.Geteuid() != 0 {
+		if b.ids, err = e.claimIDs(c.ID); err != nil {
+			return nil, err
+		}
+		e.opt.Trace.Step("claim ids")
+	}
+	defer func() {
+		if err != nil && b.ids != nil {
+			_ = e.releaseIDs(c.ID, b.ids.uids)
+		}
+	}()
+	if err := b.build(e.root, e.dir(c.ID), e.cgroup(c.ID)); err != nil {
+		return nil, err
+	}
+	m := &monitor.Config{
+		ID: c.ID, Name: c.Name, StateDir: e.dir(c.ID),
+		Seccomp:   b.seccomp,
+		OpenStdin: c.Config.OpenStdin, StdinOnce: c.Config.StdinOnce,
+		Volatile: c.Host.AutoRemove,
+		Warnings: b.warnings,
+	}
+	if !b.noCgroups {
+		m.Cgroup = e.cgroup(c.ID)
+	}
+	if m.Log, err = logConfig(&c.Host.Log); err != nil {
+		return nil, err
+	}
+	if c.Host.AutoRemove && len(e.opt.Self) > 0 {
+		m.OnExit = append(slices.Clone(e.opt.Self), "event", "exit", c.ID)
+	}
+	if m.Root, err = e.overlay(c); err != nil {
+		return nil, err
+	}
+	if err := writeJSON(filepath.Join(e.runDir(c.ID), monitor.SpecFile), b.spec); err != nil {
+		return nil, err
+	}
+	return b.ids, writeJSON(filepath.Join(e.runDir(c.ID), monitor.ConfigFile), m)
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return state.Write(path, b)
+}
+
+// overlay names the layers of the container's root and makes its writable one, which takes owner and mode of "/"
+// from the image: overlayfs shows those of the upper directory.
+func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
+	rw := filepath.Join(e.dir(c.ID), "rw")
+	o := &monitor.Overlay{Upper: filepath.Join(rw, "upper"), Work: filepath.Join(rw, "work")}
+	for _, l := range slices.Backward(c.Layers) {
+		o.Lower = append(o.Lower, e.layerDir(l))
+	}
+	var top unix.Stat_t
+	top.Mode = 0o755
+	if len(o.Lower) > 0 {
+		if err := unix.Stat(o.Lower[0], &top); err != nil {
+			return nil, errdef.As(errdef.ErrCorrupt, errors.New("a layer of image "+c.Image+" is missing: load the image again: "+err.Error()))
+		}
+	}
+	if err := os.Mkdir(rw, 0o700); os.IsExist(err) {
+		return o, nil
+	} else if err != nil {
+		return nil, e.storeError(err)
+	}
+	for _, d := range []string{o.Upper, o.Work} {
+		if err := os.Mkdir(d, 0o700); err != nil && !os.IsExist(err) {
+			return nil, e.storeError(err)
+		}
+	}
+	if err := unix.Chmod(o.Upper, top.Mode&0o7777); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() == 0 && (top.Uid != 0 || top.Gid != 0) {
+		return o, unix.Chown(o.Upper, int(top.Uid), int(top.Gid))
+	}
+	return o, nil
+}
+
+// monitor returns a connection to the container's monitor, starting one if there is none.
+func (e *Engine) monitor(ctx context.Context, id string) (*monitor.Conn, error) {
+	binary, err := e.runtime()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.runReady(); err != nil {
+		return nil, err
+	}
+	return monitor.Open(ctx, binary, e.runDir(id))
+}
+
+// runtime returns the path of hull-runtime, extracting it into the store when it is not there yet.
+func (e *Engine) runtime() (string, error) {
+	if e.opt.Runtime != "" {
+		return e.opt.Runtime, nil
+	}
+	digest, err := payload.RuntimeDigest()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(e.root, "bin", digest, "hull-runtime")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	data, err := payload.Runtime()
+	if err != nil {
+		return "", err
+	}
+	if err := extract(path, data); err != nil {
+		return "", e.storeError(err)
+	}
+	e.opt.Trace.Step("extract runtime")
+	return path, nil
+}
+
+// extract writes a program so that it is there whole or not at all, also after a power cut.
+func extract(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, state.TempName())
+	if err := state.WriteDurable(tmp, data); err != nil {
+		return err
+	}
+	err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, path))
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// logConfig reads a log driver and its options. Logs are bounded unless somebody says otherwise.
+func logConfig(l *Log) (monitor.LogConfig, error) {
+	out := monitor.LogConfig{Driver: l.Driver}
+	switch l.Driver {
+	case "", "json-file":
+		out.Driver = "json-file"
+	case "local", "none":
+	default:
+		return out, errdef.NotImplemented("log driver %q is not there: this Hull has json-file, local and none", clip(l.Driver))
+	}
+	for k, v := range l.Options {
+		switch k {
+		case "max-size":
+			n, err := parseSize(v)
+			if err != nil {
+				return out, errdef.Invalid("invalid log option max-size: %q", clip(v))
+			}
+			out.MaxSize = n
+		case "max-file":
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 1 {
+				return out, errdef.Invalid("invalid log option max-file: %q must be a number above 0", clip(v))
+			}
+			out.MaxFile = n
+		case "mode", "max-buffer-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag":
+		default:
+			return out, errdef.Invalid("unknown log opt '%s' for %s log driver", clip(k), out.Driver)
+		}
+	}
+	return out, nil
+}
+
+// parseSize reads "10m"; units are powers of 1024, as in Docker. -1 is unlimited.
+func parseSize(s string) (int64, error) {
+	if s == "-1" {
+		return -1, nil
+	}
+	num := strings.TrimRight(strings.ToLower(s), "bkmgti")
+	n, err := strconv.ParseFloat(num, 64)
+	if err != nil || n <= 0 {
+		return 0, errdef.Invalid("invalid size: %q", clip(s))
+	}
+	shift := 0
+	switch unit := strings.ToLower(s[len(num):]); unit {
+	case "", "b":
+	case "k", "kb", "kib":
+		shift = 10
+	case "m", "mb", "mib":
+		shift = 20
+	case "g", "gb", "gib":
+		shift = 30
+	case "t", "tb", "tib":
+		shift = 40
+	default:
+		return 0, errdef.Invalid("invalid size: %q", clip(s))
+	}
+	if n *= float64(int64(1) << shift); n > 1<<62 {
+		return 0, errdef.Invalid("invalid size: %q", clip(s))
+	}
+	return int64(n), nil
+}

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"hull/errdef"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopWait is how long a container may take to end after its stop signal, unless it or the person says otherwise.
+const stopWait = 10 * time.Second
+
+// StopOptions are for Stop and Restart.
+type StopOptions struct {
+	Signal  string // "" is the container's own
+	Timeout *int   // seconds until it is killed; nil is the container's own, negative for ever
+}
+
+// Stop asks the container to end, and kills it when it does not in time. One that does not run is ErrNotModified.
+func (e *Engine) Stop(ctx context.Context, name string, o StopOptions) error {
+	c, err := e.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !c.Running() {
+		return errdef.NotModified("container %s is not running", c.ID)
+	}
+	return e.stop(ctx, c, o)
+}
+
+func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
+	sig, wait, err := stopWith(&c.Config, o)
+	if err != nil {
+		return err
+	}
+	if err := e.signal(ctx, c.ID, sig); err != nil {
+		if errors.Is(err, errdef.ErrConflict) {
+			return nil // it ended by itself
+		}
+		return err
+	}
+	err = e.awaitEnd(ctx, c.ID, wait)
+	if err == nil || !errors.Is(err, errdef.ErrDeadline) {
+		return err
+	}
+	return e.killNow(ctx, c.ID)
+}
+
+// stopWith is the signal to stop with and how long to wait then; negative is for ever.
+func stopWith(c *Config, o StopOptions) (sig int, wait time.Duration, err error) {
+	sig, wait = int(unix.SIGTERM), stopWait
+	for _, s := range []string{c.StopSignal, o.Signal} {
+		if s != "" {
+			if sig, err = ParseSignal(s); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	for _, t := range []*int{c.StopTimeout, o.Timeout} {
+		if t != nil {
+			wait = time.Duration(*t) * time.Second
+		}
+	}
+	return sig, wait, nil
+}
+
+// Restart stops the container if it runs, and starts it.
+func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) error {
+	c, err := e.use(ctx, name)
+	if err != nil {
+		return err
+	}
+	if c.Running() {
+		if err := e.stop(ctx, c, o); err != nil {
+			return err
+		}
+	}
+	// Once stopped, it is started again even if whoever asked has gone.
+	return e.start(context.WithoutCancel(ctx), c)
+}
