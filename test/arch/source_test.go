@@ -21,6 +21,7 @@ var harmless = map[string]bool{
 func TestSource(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		var documented []string
+		types := declaredTypes(t, p)
 		for _, name := range p.GoFiles {
 			fset := token.NewFileSet()
 			f, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.ParseComments)
@@ -47,7 +48,7 @@ func TestSource(t *testing.T) {
 						t.Errorf("%s: func init: wire in main", where)
 					}
 				case *ast.GenDecl:
-					for _, call := range calls(d) {
+					for _, call := range calls(d, types) {
 						t.Errorf("%s:%d: the package-level value calls %s before main", where, fset.Position(d.Pos()).Line, call)
 					}
 				}
@@ -68,8 +69,27 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// declaredTypes are the names of a package's types: calling one is a conversion.
+func declaredTypes(t *testing.T, p pkg) map[string]bool {
+	types := make(map[string]bool)
+	for _, name := range p.GoFiles {
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if d, ok := d.(*ast.GenDecl); ok && d.Tok == token.TYPE {
+				for _, s := range d.Specs {
+					types[s.(*ast.TypeSpec).Name.Name] = true
+				}
+			}
+		}
+	}
+	return types
+}
+
 // calls names the functions that d's values call when the package is initialised.
-func calls(d *ast.GenDecl) []string {
+func calls(d *ast.GenDecl, types map[string]bool) []string {
 	if d.Tok != token.VAR {
 		return nil
 	}
@@ -80,7 +100,7 @@ func calls(d *ast.GenDecl) []string {
 			return false // runs when called
 		case *ast.CallExpr:
 			name := expr(n.Fun)
-			if _, conversion := n.Fun.(*ast.ArrayType); !conversion && !harmless[name] {
+			if _, conversion := n.Fun.(*ast.ArrayType); !conversion && !harmless[name] && !types[name] {
 				out = append(out, name)
 			}
 		}
