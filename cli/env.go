@@ -15,7 +15,8 @@ import (
 const maxLine = 1 << 20
 
 // environment joins the variables of files and of -e, in this order. A name without a value is passed through from
-// the environment of this process, or left out if it is not there.
+// the environment of this process. If it is not there either, a file's is left out, and -e sends the name alone, which
+// takes the variable out of the image's environment.
 func environment(files, vars []string) ([]string, error) {
 	var env []string
 	for _, name := range files {
@@ -30,11 +31,10 @@ func environment(files, vars []string) ([]string, error) {
 		if name == "" {
 			return nil, errdef.Invalid("invalid environment variable: %s", v)
 		}
-		if set {
-			env = append(env, v)
-		} else if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
+		if value, ok := os.LookupEnv(name); ok && !set {
+			v += "=" + value
 		}
+		env = append(env, v)
 	}
 	return env, nil
 }

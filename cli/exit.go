@@ -12,11 +12,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit statuses of run, exec and start that are not the container's own.
+// The exit statuses beside 0, 1 and the container's own.
 const (
 	exitEngine     = 125 // the engine failed, or the command line was wrong
 	exitCannotRun  = 126 // the command was found and cannot be executed
 	exitNoCommand  = 127 // the command was not found
+	exitTemplate   = 64  // of inspect and version: --format is no template
 	exitSignalBase = 128 // plus the number of the signal that ended the client
 )
 

@@ -36,6 +36,23 @@ func (a *app) printRows(format string, columns []column, headers map[string]stri
 	return a.printTemplate(format, rows)
 }
 
+// checkFormat finds a template that cannot be read before the engine is asked for anything.
+func checkFormat(format string) error {
+	_, err := parseTemplate(strings.TrimPrefix(format, "table"))
+	return err
+}
+
+// printIDs is --quiet, which wins over --format.
+func (a *app) printIDs(format string, rows []any) error {
+	if format != "" && format != "table" {
+		a.err.println("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+	}
+	for _, r := range rows {
+		a.out.println(fieldOf(r, "ID"))
+	}
+	return nil
+}
+
 func (a *app) printTable(columns []column, rows []any, whole bool) error {
 	lines := make([][]string, 0, len(rows)+1)
 	head := make([]string, len(columns))
@@ -191,7 +208,7 @@ func headerTemplate(format string, b *bytes.Buffer, headers map[string]string) e
 	f["split"] = func(s, _ string) []string { return []string{s} }
 	f["join"] = func(s any, _ string) any { return s }
 	f["truncate"] = func(s string, _ int) string { return s }
-	t, err := template.New("").Funcs(f).Parse(format)
+	t, err := template.New("").Funcs(f).Parse(unescape(format))
 	if err != nil {
 		return templateError(err)
 	}
@@ -237,7 +254,8 @@ func templateFuncs() template.FuncMap {
 
 func jsonText(v any) (string, error) {
 	if r, ok := v.(row); ok {
-		v = fields(r)
+		b, err := json.Marshal(fields(r))
+		return string(b), err
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -280,13 +298,13 @@ func truncate(s string, n int) string {
 type row interface{ isRow() }
 
 // fields are the values of a row by name, for json.
-func fields(r row) map[string]string {
-	m := map[string]string{}
+func fields(r row) map[string]any {
+	m := map[string]any{}
 	v := reflect.ValueOf(r)
 	for i := range v.NumMethod() {
 		t := v.Method(i).Type()
-		if t.NumIn() == 0 && t.NumOut() == 1 && t.Out(0).Kind() == reflect.String {
-			m[v.Type().Method(i).Name] = v.Method(i).Call(nil)[0].String()
+		if t.NumIn() == 0 && t.NumOut() == 1 {
+			m[v.Type().Method(i).Name] = v.Method(i).Call(nil)[0].Interface()
 		}
 	}
 	return m

@@ -7,6 +7,7 @@ import (
 
 	"hull/client"
 
+	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/cobra"
 )
@@ -40,11 +41,14 @@ type imagesOptions struct {
 }
 
 func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
+	if err := checkFormat(o.format); err != nil {
+		return err
+	}
 	c, err := a.engine()
 	if err != nil {
 		return err
 	}
-	list, err := c.ImageList(cmd.Context(), client.ImageListOptions{All: o.all, Digests: o.digests, Filters: o.filter.f})
+	list, err := c.ImageList(cmd.Context(), client.ImageListOptions{All: o.all, Filters: o.filter.f})
 	if err != nil {
 		return err
 	}
@@ -54,11 +58,8 @@ func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
 	for _, s := range list {
 		rows = append(rows, imageRows(s, digests, !o.noTrunc, now)...)
 	}
-	if o.quiet && (o.format == "" || o.format == "table") {
-		for _, r := range rows {
-			a.out.println(r.(*imageRow).ID())
-		}
-		return nil
+	if o.quiet {
+		return a.printIDs(o.format, rows)
 	}
 	columns := imageColumns[:]
 	if o.digests {
@@ -161,7 +162,7 @@ func (r *imageRow) Digest() string       { return r.digest }
 func (r *imageRow) CreatedSince() string { return ago(time.Unix(r.s.Created, 0), r.now) }
 func (r *imageRow) CreatedAt() string    { return time.Unix(r.s.Created, 0).String() }
 func (r *imageRow) Size() string         { return size(r.s.Size) }
-func (r *imageRow) VirtualSize() string  { return size(r.s.Size) }
+func (r *imageRow) VirtualSize() string  { return units.HumanSize(float64(r.s.Size)) }
 
 func (r *imageRow) Containers() string { return knownNumber(r.s.Containers) }
 

@@ -21,7 +21,7 @@ func buildImport(a *app, cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Changes = changes
 		if len(args) == 2 {
-			o.Repo, o.Tag = splitTag(args[1])
+			o.Name = args[1]
 		}
 		return a.importImage(cmd, args[0], o)
 	}

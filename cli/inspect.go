@@ -61,7 +61,7 @@ func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) erro
 	}
 	t, err := inspectTemplate(o.format)
 	if err != nil {
-		return status(64, err)
+		return status(exitTemplate, err)
 	}
 	c, err := a.engine()
 	if err != nil {
@@ -77,7 +77,7 @@ func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) erro
 		}
 		found = append(found, obj)
 	}
-	if err := a.printObjects(t, found); err != nil {
+	if err := a.printObjects(t, o.format, found); err != nil {
 		return err
 	}
 	for _, err := range failures {
@@ -111,22 +111,26 @@ func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOpti
 }
 
 func inspectTemplate(format string) (*template.Template, error) {
-	switch format {
-	case "":
+	if format == "" || format == "json" {
 		return nil, nil
-	case "json":
-		format = "{{json .}}"
 	}
 	return parseTemplate(format)
 }
 
-func (a *app) printObjects(t *template.Template, list []object) error {
+func (a *app) printObjects(t *template.Template, format string, list []object) error {
 	var b bytes.Buffer
 	var err error
-	if t == nil {
-		err = writeArray(&b, list)
-	} else {
+	switch {
+	case t != nil:
 		err = writeTemplate(&b, t, list)
+	case format == "json":
+		err = json.Compact(&b, array(list))
+		b.WriteByte('\n')
+	case len(list) == 0:
+		b.WriteString("[]\n")
+	default:
+		err = json.Indent(&b, array(list), "", "    ")
+		b.WriteByte('\n')
 	}
 	if _, werr := a.out.Write(b.Bytes()); err == nil {
 		err = werr
@@ -134,26 +138,18 @@ func (a *app) printObjects(t *template.Template, list []object) error {
 	return err
 }
 
-// writeArray keeps what the server said, fields this client does not know included.
-func writeArray(b *bytes.Buffer, list []object) error {
-	if len(list) == 0 {
-		b.WriteString("[]\n")
-		return nil
-	}
-	var all bytes.Buffer
-	all.WriteByte('[')
+// array keeps what the server said, fields this client does not know included.
+func array(list []object) []byte {
+	var b bytes.Buffer
+	b.WriteByte('[')
 	for i, o := range list {
 		if i > 0 {
-			all.WriteByte(',')
+			b.WriteByte(',')
 		}
-		all.Write(o.raw)
+		b.Write(o.raw)
 	}
-	all.WriteByte(']')
-	if err := json.Indent(b, all.Bytes(), "", "    "); err != nil {
-		return err
-	}
-	b.WriteByte('\n')
-	return nil
+	b.WriteByte(']')
+	return b.Bytes()
 }
 
 func writeTemplate(b *bytes.Buffer, t *template.Template, list []object) error {

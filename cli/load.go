@@ -29,7 +29,7 @@ func buildLoad(a *app, cmd *cobra.Command) {
 		}
 		defer in.Close()
 		p := a.newProgress(quiet)
-		m, err := c.ImageLoad(cmd.Context(), p.upload(in), quiet, platform)
+		m, err := c.ImageLoad(cmd.Context(), p.upload(in), quiet || !p.live, platform)
 		if err != nil {
 			p.done()
 			return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 
 	"hull/errdef"
@@ -252,7 +253,7 @@ func (o *options) host() (*container.HostConfig, error) {
 		ContainerIDFile: o.cidfile, AutoRemove: o.remove, Privileged: o.privileged, ReadonlyRootfs: o.readOnly,
 		NetworkMode: "default", PidMode: container.PidMode(o.pid), IpcMode: container.IpcMode(o.ipc),
 		UTSMode: container.UTSMode(o.uts), UsernsMode: container.UsernsMode(o.userns),
-		CgroupnsMode: container.CgroupnsMode(o.cgroupns), CapAdd: o.capAdd, CapDrop: o.capDrop, GroupAdd: o.groupAdd,
+		CgroupnsMode: container.CgroupnsMode(o.cgroupns), CapAdd: capabilities(o.capAdd), CapDrop: capabilities(o.capDrop), GroupAdd: o.groupAdd,
 		SecurityOpt: security, MaskedPaths: masked, ReadonlyPaths: readonly, OomScoreAdj: o.oomScore,
 		ShmSize: int64(o.shmSize), Sysctls: o.sysctls, Annotations: o.annotations,
 		LogConfig:     container.LogConfig{Type: o.logDriver, Config: o.logOpts},
@@ -339,6 +340,20 @@ func (o *options) resources(h *container.HostConfig) error {
 		r.Devices = append(r.Devices, d)
 	}
 	return nil
+}
+
+// capabilities brings names into the form CAP_NET_ADMIN, each once; ALL stays.
+func capabilities(names []string) []string {
+	var all []string
+	for _, n := range names {
+		n = strings.ToUpper(strings.TrimSpace(n))
+		if n != "ALL" && !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // maxProfile bounds a seccomp profile; Docker's default has 12 KiB.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"hull/client"
 
 	"github.com/moby/moby/api/types/container"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -36,6 +38,9 @@ type psOptions struct {
 }
 
 func (a *app) ps(cmd *cobra.Command, o psOptions) error {
+	if err := checkFormat(o.format); err != nil {
+		return err
+	}
 	c, err := a.engine()
 	if err != nil {
 		return err
@@ -54,11 +59,8 @@ func (a *app) ps(cmd *cobra.Command, o psOptions) error {
 	for i, s := range list {
 		rows[i] = &containerRow{s, !o.noTrunc, now}
 	}
-	if o.quiet && (o.format == "" || o.format == "table") {
-		for _, r := range rows {
-			a.out.println(r.(*containerRow).ID())
-		}
-		return nil
+	if o.quiet {
+		return a.printIDs(o.format, rows)
 	}
 	columns := psColumns[:]
 	if o.size {
@@ -183,19 +185,31 @@ func (r *containerRow) Networks() string {
 	return strings.Join(sortedKeys(r.s.NetworkSettings.Networks), ",")
 }
 
-func (r *containerRow) Platform() string {
+// Platform is that of the image, when the engine says which of several it is.
+func (r *containerRow) Platform() *platform {
 	if d := r.s.ImageManifestDescriptor; d != nil && d.Platform != nil {
-		p := d.Platform.OS + "/" + d.Platform.Architecture
-		if d.Platform.Variant != "" {
-			p += "/" + d.Platform.Variant
-		}
-		return p
+		return (*platform)(d.Platform)
 	}
-	return ""
+	return nil
+}
+
+type platform ocispec.Platform
+
+func (p *platform) String() string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Variant != "":
+		return p.OS + "/" + p.Architecture + "/" + p.Variant
+	}
+	return p.OS + "/" + p.Architecture
 }
 
 // portText is one entry a port: Hull publishes none yet, but this client also shows other engines' containers.
 func portText(ports []container.PortSummary) string {
+	ports = slices.SortedFunc(slices.Values(ports), func(a, b container.PortSummary) int {
+		return cmp.Or(a.IP.Compare(b.IP), cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.PublicPort, b.PublicPort), strings.Compare(a.Type, b.Type))
+	})
 	all := make([]string, 0, len(ports))
 	for _, p := range ports {
 		s := strconv.Itoa(int(p.PrivatePort)) + "/" + p.Type
@@ -208,6 +222,5 @@ func portText(ports []container.PortSummary) string {
 		}
 		all = append(all, s)
 	}
-	slices.Sort(all)
 	return strings.Join(all, ", ")
 }

@@ -24,26 +24,19 @@ func buildRun(a *app, cmd *cobra.Command) {
 	keys := f.String("detach-keys", "", "Keys that leave it running, instead of ctrl-p,ctrl-q")
 	sigProxy := f.Bool("sig-proxy", true, "Pass signals on to the container")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		req, err := o.request(args[0], args[1:])
-		if err == nil {
-			err = a.checkRun(o, req, *detach)
+		if *detach && len(o.attach) > 0 {
+			return errdef.Invalid("conflicting options: cannot specify both --attach and --detach")
 		}
+		req, err := o.request(args[0], args[1:])
 		if err != nil {
 			return a.usageHint(cmd, err)
+		}
+		if *detach {
+			req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
 		}
 		r := &run{app: a, options: o, req: req, detach: *detach, keysText: *keys, sigProxy: *sigProxy}
 		return r.do(cmd.Context())
 	}
-}
-
-func (a *app) checkRun(o *options, req container.CreateRequest, detach bool) error {
-	if detach {
-		if len(o.attach) > 0 {
-			return errdef.Invalid("conflicting options: cannot specify both --attach and --detach")
-		}
-		req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
-	}
-	return nil
 }
 
 // run is one hull run. Its requests come in an order that misses nothing:

@@ -91,10 +91,6 @@ func (j *join) start(ctx context.Context) error {
 	}
 	ctx, in := j.interruptible(ctx)
 	defer in.stop()
-	if j.info.State.Running {
-		// There is nothing to start, and the next exit is still to come.
-		until = container.WaitConditionNotRunning
-	}
 	stream, err := j.connect(ctx)
 	if err != nil {
 		return in.or(err)

@@ -59,7 +59,7 @@ func (a *app) showVersion(cmd *cobra.Command, format string) error {
 			format = "{{json .}}"
 		}
 		if err := a.printTemplate(format, []any{v}); err != nil {
-			return status(64, err)
+			return status(exitTemplate, err)
 		}
 		return failure
 	}

@@ -12,6 +12,7 @@ import (
 
 	"hull/errdef"
 
+	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -142,7 +143,11 @@ func (c *Client) ContainerWait(ctx context.Context, id string, until container.W
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.send(ctx, request{method: http.MethodPost, path: p, query: url.Values{"condition": {string(until)}}})
+	q := url.Values{}
+	if until != container.WaitConditionNotRunning { // the default
+		q.Set("condition", string(until))
+	}
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: p, query: q})
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +227,15 @@ func (c *Client) ContainerLogs(ctx context.Context, id string, o LogsOptions) (*
 	resp, err := c.send(ctx, request{method: http.MethodGet, path: p, query: q})
 	if err != nil {
 		return nil, err
+	}
+	if ct := resp.Header.Get("Content-Type"); ct != types.MediaTypeRawStream && ct != types.MediaTypeMultiplexedStream {
+		// A server before API 1.42 does not say which it is.
+		info, _, err := c.ContainerInspect(ctx, id, false)
+		if err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		return &Output{resp.Body, info.Config == nil || !info.Config.Tty}, nil
 	}
 	return &Output{resp.Body, multiplexed(resp)}, nil
 }

@@ -29,7 +29,6 @@ func imagePath(ref, rest string) (string, error) {
 // ImageListOptions of ImageList.
 type ImageListOptions struct {
 	All     bool
-	Digests bool
 	Filters Filters
 }
 
@@ -37,7 +36,6 @@ type ImageListOptions struct {
 func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error) {
 	q := url.Values{}
 	flag(q, "all", o.All)
-	flag(q, "digests", o.Digests)
 	o.Filters.query(q)
 	var out []image.Summary
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/json", query: q}, &out)
@@ -113,17 +111,16 @@ func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, p
 
 // ImportOptions of ImageImport.
 type ImportOptions struct {
-	Repo, Tag string
-	Message   string
-	Platform  string
-	Changes   []string // instructions of a Dockerfile that describe how to run it
+	Name     string // with or without a tag; empty makes an image without a name
+	Message  string
+	Platform string
+	Changes  []string // instructions of a Dockerfile that describe how to run it
 }
 
 // ImageImport makes an image of one layer from the tar of a root file system.
 func (c *Client) ImageImport(ctx context.Context, rootfs io.Reader, o ImportOptions) (*Messages, error) {
 	q := url.Values{"fromSrc": {"-"}}
-	text(q, "repo", o.Repo)
-	text(q, "tag", o.Tag)
+	text(q, "repo", o.Name)
 	text(q, "message", o.Message)
 	text(q, "platform", strings.ToLower(o.Platform))
 	for _, s := range o.Changes {

@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestLikeDocker runs command lines with Docker's client and with ours against the same engine: output, exit status
+// and requests are the same.
+func TestLikeDocker(t *testing.T) {
+	t.Setenv("PASSED", "through")
+	dir := t.TempDir()
+	env := filepath.Join(dir, "env")
+	if err := os.WriteFile(env, []byte("\ufeff# comment\n\n  A=b c \nPASSED\nMISSING\nQ=\"x\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seccomp := filepath.Join(dir, "seccomp.json")
+	if err := os.WriteFile(seccomp, []byte("{ \"defaultAction\": \"SCMP_ACT_ALLOW\" }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"ps", "ps -a", "ps -q", "ps -aq --no-trunc", "ps --no-trunc", "ps -s", "ps -l", "ps -n 2", "ps -l -n 3",
+		"ps -f status=exited -f status=created --filter label=a=1",
+		"ps --format json", "ps --format {{.ID}}|{{.Names}}|{{.Image}}|{{.State}}|{{.Ports}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Networks}}",
+		"ps --format table_{{.ID}}\\t{{.Label_\"com.example.some-name\"}}\\t{{.Size}}",
+		"ps --format table_{{.Names}}\\t{{upper_.State}}\\t{{truncate_.Command_5}}",
+		"ps --format {{json_.Names}}{{title_.State}}{{pad_.State_1_2}}|{{join_(split_.Names_\"e\")_\"-\"}}{{println_.ID_.Names}}",
+		"ps --format {{.Labels}}", "ps --format {{.Label_\"a\"}}", "ps -q --format {{.Names}}",
+		"images", "images -a", "images -q", "images --digests", "images --no-trunc", "images app", "images -f dangling=true",
+		"images --format json", "images --format {{.Repository}}:{{.Tag}}@{{.Digest}}={{.Size}}", "images --format table_{{.ID}}\\t{{.Tag}}\\t{{.CreatedSince}}",
+		"inspect web", "inspect web app:1", "inspect app:1 -f {{.Id}}{{.Size}}", "inspect -f {{.Name}}{{.State.Pid}} web",
+		"inspect -f {{json_.Config.Labels}} web", "inspect -f {{.NewerField.Deep}} web", "inspect --type container -s web",
+		"inspect nothing", "inspect web nothing", "container inspect web", "image inspect app:1", "inspect --type image web",
+		"inspect -f json web",
+		"version --format {{.Server.Version}}",
+		"start web", "start web nothing", "stop web", "stop -t 3 -s INT web", "stop -t -1 web", "restart -t 0 web",
+		"kill web", "kill -s HUP web", "rm web", "rm -f -v web", "rm nothing", "rename web other", "wait web", "wait web nothing",
+		"rmi app:1", "rmi -f --no-prune app:1", "rmi nothing", "tag app:1 b:2", "tag app:1 r.example:5000/b",
+		"load", "load -q", "import - img:2", "import -c CMD_x -m hello -",
+		"logs web", "logs -f -t --tail 5 --details web", "logs --since 2026-01-02T03:04:05Z --until 1767323046.5 web",
+		"exec web true", "exec -d web true", "exec -i -u 1:2 -w /x -e A=b -e PASSED --privileged web sh -c x",
+		"run app:1 true", "run --rm app:1", "run -d app:1 sleep 1", "run -i app:1 cat", "run -i --rm --name n app:1 cat -n",
+		"run -a stdout app:1 x", "run -a stdin -i app:1 x", "run -t app:1 x", "start -a web", "start -ai web", "attach --no-stdin web",
+		"create --name n -e A=b -e PASSED --env-file " + env + " -w /w -u 1:2 -h host --domainname dom app:1 a -b c",
+		"create --entrypoint sh --label a=b -l c --read-only --tmpfs /t:size=1m --tmpfs /u -v /a:/b:ro,z app:1",
+		"create --network none -m 64m --memory-swap -1 --memory-reservation 32m --cpus 1.5 --cpu-shares 5 app:1",
+		"create --net host --cpu-period 1 --cpu-quota 2 --cpuset-cpus 0-1 --cpuset-mems 0 --pids-limit 7 app:1",
+		"create --cap-add SYS_ADMIN --cap-drop ALL --security-opt no-new-privileges --security-opt seccomp=" + seccomp + " app:1",
+		"create --security-opt seccomp=unconfined --security-opt systempaths=unconfined --security-opt apparmor=x app:1",
+		"create --privileged --device /dev/fuse --device /dev/a:/dev/b:rw --device /dev/a:r app:1",
+		"create --ulimit nofile=10:20 --ulimit core=-1 --ulimit nproc=5 --stop-signal INT --stop-timeout 4 app:1",
+		"create --userns host --pid host --ipc private --uts host --cgroupns private app:1",
+		"create --sysctl net.ipv4.ip_forward=1 --shm-size 1g --group-add 5 --oom-score-adj 7 --annotation a=b app:1",
+		"create --log-driver local --log-opt max-size=1m --platform linux/amd64 --no-healthcheck --rm -it app:1",
+		"create --entrypoint= -e MISSING app:1 x",
+		// What is wrong.
+		"rm", "ps extra", "ps --nosuch", "run --nosuch x", "run -m abc x", "run -e", "inspect --type foo x", "nosuch", "container nosuch",
+		"run -d -a stdout app:1", "run -a nowhere app:1", "run -it app:1", "exec -it web sh", "create --pid x app:1", "ps --format {{",
+		"create -v :/x app:1", "create --ulimit nofile=9:1 app:1", "create --ulimit x=1 app:1", "create --device a:b:c:d app:1",
+		"create --env-file /nonexistent app:1", "create --security-opt seccomp=/nonexistent app:1", "create --cpus 0.0000000001 app:1",
+		"stop -t x web", "logs nothing", "attach nothing", "exec nothing x",
+	} {
+		args := strings.Fields(line)
+		for i := range args {
+			if strings.Contains(args[i], "{{") || strings.HasPrefix(args[i], "CMD_") {
+				args[i] = strings.ReplaceAll(args[i], "_", " ")
+			}
+		}
+		t.Run(line, func(t *testing.T) {
+			f := newFake(t)
+			if strings.Contains(line, "-t ") && strings.HasPrefix(line, "run") {
+				f.on("POST /containers/"+fakeID+"/attach", stream(true, "tty\r\n", ""))
+			}
+			want := f.docker("input\n", args...)
+			got := f.hull("input\n", args...)
+			if want.code != got.code {
+				t.Errorf("exit status: want %d, got %d\ndocker: %s\nhull:   %s", want.code, got.code, want.stderr, got.stderr)
+			}
+			if w, g := settle(line, want.stdout), settle(line, got.stdout); w != g {
+				t.Errorf("stdout: want\n%s\ngot\n%s", w, g)
+			}
+			if w, g := calls(line, want.requests), calls(line, got.requests); w != g {
+				t.Errorf("requests: want\n%s\ngot\n%s", w, g)
+			}
+		})
+	}
+}
+
+// settle brings both outputs to one form where the difference is none: the order of JSON fields, and that of the
+// repositories of an image, which with Docker's client is a matter of luck.
+func settle(line, s string) string {
+	if strings.HasPrefix(line, "images") {
+		lines := strings.Split(s, "\n")
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	var v any
+	if strings.Contains(line, "json") && json.Unmarshal([]byte(s), &v) == nil {
+		b, _ := json.Marshal(v)
+		return string(b)
+	}
+	return s
+}
+
+// calls is one line a request. What Docker's client does and needs not be done is left out of both: asking for a
+// container before it is used (by the id it learned from then on), waiting for one it does not stay with, and saying
+// what is the default.
+func calls(line string, list []request) string {
+	var b strings.Builder
+	detached := strings.HasPrefix(line, "run -d ")
+	early := strings.HasPrefix(line, "exec") || strings.HasPrefix(line, "logs")
+	for _, r := range list {
+		missing := strings.Contains(r.Path, "nothing") // Docker asks four kinds of objects for it
+		switch {
+		case missing && !strings.HasPrefix(r.Path, "/containers/"), missing && (early || strings.HasPrefix(line, "attach")), r.Path == "/info":
+			continue
+		case strings.HasPrefix(line, "attach") && !strings.HasSuffix(r.Path, "/attach"): // inspect and wait in another order
+			continue
+		case early && strings.HasPrefix(r.Path, "/containers/") && strings.HasSuffix(r.Path, "/json"):
+			continue
+		case detached && strings.HasSuffix(r.Path, "/wait"):
+			continue
+		case strings.HasSuffix(r.Path, "/tag"): // Docker's client knows what names mean; ours lets the engine
+			r.Query = ""
+		}
+		if early || strings.HasPrefix(line, "attach") {
+			r.Path = strings.ReplaceAll(r.Path, fakeID, "web")
+			r.Body = strings.ReplaceAll(r.Body, `,"Detach":true`, "")
+		}
+		r.Body = strings.ReplaceAll(r.Body, `"MemorySwappiness":-1,`, "")
+		b.WriteString(r.String() + "\n")
+	}
+	return b.String()
+}
