@@ -243,7 +243,7 @@ func (p *Program) Wait(ctx context.Context, r int, ready byte) error {
 			return fmt.Errorf("poll status pipe: %w", err)
 		}
 		if n == 0 {
-			return fmt.Errorf("%s: %w", p.at(), context.DeadlineExceeded)
+			return fmt.Errorf("%s: %w", p.At(), context.DeadlineExceeded)
 		}
 		n, err = unix.Read(r, buf[:])
 		if errors.Is(err, unix.EINTR) {

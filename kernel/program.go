@@ -237,8 +237,8 @@ func (p *Program) failure() error {
 	return nil
 }
 
-// at names the call under way, for whoever waits too long.
-func (p *Program) at() string {
+// At names the call under way, for whoever waits too long.
+func (p *Program) At() string {
 	if i := p.regs[regAt]; i >= 0 && i < int64(len(p.calls)) {
 		return p.calls[i].what
 	}
@@ -260,3 +260,6 @@ func (p *Program) link() {
 	}
 	runtime.KeepAlive(p.keep)
 }
+
+// Keep holds what a call points into alive as long as the program.
+func (p *Program) Keep(a any) { p.keep = append(p.keep, a) }

@@ -12,6 +12,7 @@ import (
 
 	"hull/errdef"
 	"hull/runtime"
+	"hull/runtime/seccomp"
 	"hull/state"
 	"hull/trace"
 
@@ -297,7 +298,7 @@ func (s *server) seccomp() ([]byte, error) {
 	if s.cfg.Seccomp == "" {
 		return nil, nil
 	}
-	return os.ReadFile(s.cfg.Seccomp)
+	return seccomp.ReadFile(s.cfg.Seccomp)
 }
 
 func readJSON(name string, v any) error {
