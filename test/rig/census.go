@@ -26,21 +26,30 @@ func (h *Hull) Mark(t testing.TB) {
 	h.base = h.settle(func(a, b Census) bool { return slices.Equal(a, b) })
 }
 
-// Check fails t for everything that came or went since Mark. What is on its way out gets a moment: a monitor ends
-// after its container's waiters were told.
+// Check fails t for everything that came or went since Mark.
 func (h *Hull) Check(t testing.TB) {
 	t.Helper()
+	for _, line := range h.Difference() {
+		t.Error(line)
+	}
+}
+
+// Difference is what came or went since Mark, a line each. What is on its way out gets a moment: a monitor ends
+// after its container's waiters were told.
+func (h *Hull) Difference() []string {
 	now := h.settle(func(_, b Census) bool { return slices.Equal(h.base, b) })
+	var out []string
 	for _, line := range now {
 		if !slices.Contains(h.base, line) {
-			t.Errorf("left behind: %s", line)
+			out = append(out, "left behind: "+line)
 		}
 	}
 	for _, line := range h.base {
 		if !slices.Contains(now, line) {
-			t.Errorf("gone: %s", line)
+			out = append(out, "gone: "+line)
 		}
 	}
+	return out
 }
 
 // settle takes the census until done is content with the last two of them, or patience ends.
