@@ -1,0 +1,2 @@
+// Package runtime turns an OCI bundle into a process.
+package runtime
