@@ -1,28 +1,56 @@
+// Package runtime turns an OCI bundle into a process: namespaces, control groups, mounts, rights, and then the
+// user's program, as the OCI runtime-spec 1.3 describes it.
+//
+//	c, err := runtime.Create(ctx, &runtime.Config{ID: id, Bundle: dir, Spec: spec})
+//	...
+//	ws, err := c.Wait()
+//	err = runtime.Delete(ctx, cfg)
+//
+// A start has three parts. The parent does what needs the rights and the memory of a Go process: it makes the control
+// groups and the user namespace, clones and id-maps mounts, mounts the overlay, reads /etc/passwd of the image. Then
+// it writes a kernel.Program, the list of system calls that are left. Two short-lived forks carry it out:
+//
+//	parent ──vfork──▶ stage 1: join cgroups, label, limits, setns ──vfork, CLONE_PARENT──▶ stage 2: mounts, pivot_root,
+//	   │                 │                                                                    rights, seccomp, execve
+//	   │ ◀───────────────┘ exits at once
+//	   └─ pid, pidfd, failures: in the shared page of the Program; end of file of the status pipe says "executed"
+//
+// Nothing of the container is followed by path from outside: targets are opened with openat2(RESOLVE_IN_ROOT) below
+// the new root and mounts are attached to the descriptors (threats: every mount race of runc since CVE-2021-30465).
+//
+// Beware: the children are children of the calling process, which has to reap them.
 package runtime
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 
+	"hull/kernel"
+	"hull/runtime/cgroup"
 	"hull/trace"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Config describes one container to make.
 type Config struct {
 	ID     string
-	Bundle string      // what relative paths in Spec are relative to
+	Bundle string      // what relative paths in Spec are relative to; an existing directory
 	Spec   *specs.Spec // OCI runtime-spec 1.3
 	Root   *Overlay    // nil: Spec.Root.Path is an already mounted directory
 	Cgroup string      // below every hierarchy; "" takes Spec.Linux.CgroupsPath
 	// Seccomp is a compiled filter (array of struct sock_filter) used instead of Spec.Linux.Seccomp.
 	Seccomp []byte
 	Stdio   [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
-	// Paused keeps the process waiting before execve until Start is called (OCI create).
-	// Not paused, Create returns only after execve has succeeded.
-	Paused bool
-	Trace  *trace.Trace
+	// StartFifo is the path of a FIFO. The process waits before execve until Start writes to it (OCI create).
+	// Without it Create returns only after execve has succeeded.
+	StartFifo string
+	// Preserve are descriptors the process gets as 3, 4, ... (runc's --preserve-fds, LISTEN_FDS).
+	Preserve []*os.File
+	Trace    *trace.Trace
 }
 
 // Overlay is a root file system of overlayfs layers, mounted id-mapped by the runtime.
@@ -46,8 +74,8 @@ type Target struct {
 	Pid     int
 	Pidfd   *os.File
 	Cgroup  string
-	Spec    *specs.Spec // the container's: namespaces, capabilities bounds, LSM labels, seccomp
-	Seccomp []byte
+	Spec    *specs.Spec // the container's: which namespaces it has, which ids are mapped
+	Seccomp []byte      // compiled filter; nil for none
 }
 
 // Process is a further process of a running container; a child of the caller.
@@ -59,13 +87,83 @@ type Process struct {
 
 // Create makes the container and its init process. On failure everything it made is gone again.
 // Errors have errdef kinds ErrNoCommand and ErrCannotRun when only the command is at fault.
-func Create(ctx context.Context, cfg *Config) (*Container, error) { panic("not yet") }
-
-// Exec runs process p in the container t. It returns after execve succeeded.
-func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (*Process, error) {
-	panic("not yet")
+func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
+	if err := validate(cfg.Spec); err != nil {
+		return nil, err
+	}
+	b := &boot{cfg: cfg, spec: cfg.Spec, process: cfg.Spec.Process, root: rootNone}
+	defer b.close()
+	if b.prog, err = kernel.NewProgram(); err != nil {
+		return nil, err
+	}
+	if err := b.openNamespaces(); err != nil {
+		return nil, err
+	}
+	cfg.Trace.Step("namespaces")
+	group, warnings, err := cgroup.Make(cgroup.Detect(), cfg.cgroupPath(), cfg.Spec.Linux.Resources)
+	if err != nil {
+		return nil, err
+	}
+	b.warnings = append(b.warnings, warnings...)
+	defer func() {
+		if err != nil {
+			// The failure is what counts; a group that stays is found again by its name.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
+			defer cancel()
+			err = errors.Join(err, group.Destroy(ctx))
+		}
+	}()
+	if b.door, err = group.Door(); err != nil {
+		return nil, err
+	}
+	cfg.Trace.Step("cgroups")
+	if err := b.openRoot(); err != nil {
+		return nil, err
+	}
+	cfg.Trace.Step("root file system")
+	if err := b.write(); err != nil {
+		return nil, err
+	}
+	cfg.Trace.Step("program")
+	c, err := b.run(ctx)
+	cfg.Trace.Step("fork, mounts, execve")
+	if err != nil {
+		return nil, err
+	}
+	c.Warnings = b.warnings
+	return c, nil
 }
 
-// Delete removes what outlives the init process: kills what is left in the cgroup, removes the cgroups,
-// releases the id range. Idempotent; returns an error naming the processes that do not die by the deadline of ctx.
-func Delete(ctx context.Context, cfg *Config) error { panic("not yet") }
+// Start lets a container made with StartFifo go on.
+func Start(fifo string) error {
+	// The reader is there as long as the process waits; without one, open fails with ENXIO instead of waiting.
+	f, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("start: the container's process is gone")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte{0})
+	return errors.Join(err, f.Close())
+}
+
+// Delete removes what outlives the init process: it kills what is left in the control group and removes the group in
+// every hierarchy. Idempotent; an error names the processes that do not die by the deadline of ctx.
+func Delete(ctx context.Context, cfg *Config) error {
+	g, err := cgroup.Open(cgroup.Detect(), cfg.cgroupPath())
+	if err != nil {
+		return err
+	}
+	return g.Destroy(ctx)
+}
+
+func (cfg *Config) cgroupPath() string {
+	if cfg.Cgroup != "" {
+		return cfg.Cgroup
+	}
+	if p := cfg.Spec.Linux.CgroupsPath; p != "" {
+		return p
+	}
+	return "hull-runtime/" + cfg.ID
+}

@@ -1,0 +1,339 @@
+package runtime
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"hull/errdef"
+	"hull/kernel"
+	"hull/runtime/cgroup"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	rootNone = -1
+	// deleteTimeout bounds the clean-up behind a failed start.
+	deleteTimeout = 10 * time.Second
+	// ready is what a process that waits for Start says on the status pipe.
+	ready = 'r'
+)
+
+// boot is one start under way: what the parent opened for it, and the program of its children.
+type boot struct {
+	cfg     *Config
+	spec    *specs.Spec
+	process *specs.Process
+	prog    *kernel.Program
+
+	newNS, joinNS uint64 // CLONE_NEW* flags
+	joins         []joined
+	userns        *os.File // nil: the caller's
+	rootless      bool     // the parent cannot mount: the children do it inside their user namespace
+	door          *cgroup.Door
+
+	root     int        // detached mount or directory, opened by the parent; rootNone when rootless
+	rootReg  kernel.Reg // the root as the children see it
+	devpts   kernel.Reg // root of the devpts mount at /dev/pts
+	hasPts   bool
+	hasDev   bool // /dev is a tmpfs of ours, with its nodes
+	user     credentials
+	status   [2]int // pipe: end of file means executed
+	terminal [2]int // socket pair: the pty master comes this way
+	fifo     int
+	wait     bool // for Start, before execve
+
+	pid, pidfd kernel.Reg
+	tries      []try
+	fds        []int
+	files      []*os.File
+	warnings   []string
+}
+
+// open opens for the time of the start.
+func (b *boot) open(path string, flags int) (int, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	b.fds = append(b.fds, fd)
+	return fd, nil
+}
+
+func (b *boot) close() {
+	for _, fd := range b.fds {
+		unix.Close(fd)
+	}
+	for _, f := range b.files {
+		f.Close()
+	}
+	if b.door != nil {
+		b.door.Close()
+	}
+	if b.prog != nil {
+		b.prog.Close()
+	}
+}
+
+func (b *boot) warn(format string, a ...any) {
+	b.warnings = append(b.warnings, fmt.Sprintf(format, a...))
+}
+
+// write writes the program of a new container.
+func (b *boot) write() error {
+	if err := b.pipes(); err != nil {
+		return err
+	}
+	if err := b.resolveUser(); err != nil {
+		return err
+	}
+	b.joinCgroups()
+	if err := b.label(); err != nil {
+		return err
+	}
+	if err := b.raiseLimits(); err != nil {
+		return err
+	}
+	b.enterNamespaces()
+	b.clone()
+
+	p := b.prog
+	p.Call("start a session", unix.SYS_SETSID)
+	b.host()
+	if err := b.mountAll(); err != nil {
+		return err
+	}
+	// Before masking: in a user namespace procfs is mounted only where a whole one is in sight.
+	if err := b.sysctls(); err != nil {
+		return err
+	}
+	b.maskPaths()
+	if err := b.openTerminal(); err != nil {
+		return err
+	}
+	b.pivot()
+	return b.execute()
+}
+
+// pipes makes the ways from the children to us.
+func (b *boot) pipes() error {
+	if err := unix.Pipe2(b.status[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("status pipe: %w", err)
+	}
+	b.fds = append(b.fds, b.status[0])
+	if b.process.Terminal {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("terminal socket: %w", err)
+		}
+		b.terminal = pair
+		b.fds = append(b.fds, pair[0], pair[1])
+	}
+	if b.cfg.StartFifo != "" {
+		var err error
+		if b.fifo, err = b.open(b.cfg.StartFifo, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
+			return err
+		}
+		b.wait = true
+	}
+	return nil
+}
+
+// joinCgroups moves the child, and so all it becomes, into the control groups. The files were opened with our rights.
+func (b *boot) joinCgroups() {
+	if b.door == nil {
+		return
+	}
+	for _, fd := range b.door.Tasks {
+		b.prog.Call("join control group", unix.SYS_WRITE, fd, "0", 1)
+	}
+}
+
+// clone ends stage 1 and begins stage 2.
+func (b *boot) clone() {
+	p := b.prog
+	flags := uint64(unix.CLONE_PARENT) | b.newNS&^(unix.CLONE_NEWUSER|unix.CLONE_NEWTIME)
+	// Who waits cannot share our memory, for we would wait too. Before Linux 6.2 a process that shares memory could
+	// not be born into, nor exec into, another time namespace.
+	if !b.wait && (b.newNS&unix.CLONE_NEWTIME == 0 || kernel.AtLeast(6, 2)) {
+		flags |= kernel.VFork
+	}
+	in := p.NewLabel()
+	b.pidfd = p.Register()
+	b.pid = p.Clone("create namespaces", flags, b.pidfd, in).Result()
+	p.Exit(0)
+	p.Mark(in)
+}
+
+// host sets what the uts and network namespaces begin with.
+func (b *boot) host() {
+	p := b.prog
+	if b.newNS&unix.CLONE_NEWUTS != 0 || b.joinNS&unix.CLONE_NEWUTS != 0 {
+		if h := b.spec.Hostname; h != "" {
+			p.Call("set host name", unix.SYS_SETHOSTNAME, h, len(h))
+		}
+		if d := b.spec.Domainname; d != "" {
+			p.Call("set domain name", unix.SYS_SETDOMAINNAME, d, len(d))
+		}
+	}
+	if b.newNS&unix.CLONE_NEWNET != 0 {
+		// struct ifreq: name, then the flags.
+		ifreq := make([]byte, 40)
+		copy(ifreq, "lo")
+		ifreq[16] = unix.IFF_UP
+		fd := p.Call("open socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0).Result()
+		p.Call("bring lo up", unix.SYS_IOCTL, fd, unix.SIOCSIFFLAGS, ifreq)
+		p.Call("close socket", unix.SYS_CLOSE, fd)
+	}
+}
+
+// pivot makes the new root the only one.
+func (b *boot) pivot() {
+	p := b.prog
+	old := p.Call("open old root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Result()
+	p.Call("enter new root", unix.SYS_FCHDIR, b.rootReg)
+	// pivot_root(".", ".") stacks the old root on the new one (pivot_root(2), NOTES): no directory is needed for it.
+	p.Call("pivot_root", unix.SYS_PIVOT_ROOT, ".", ".")
+	p.Call("enter old root", unix.SYS_FCHDIR, old)
+	p.Call("detach old root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	p.Call("enter new root", unix.SYS_CHDIR, "/")
+	if b.spec.Root.Readonly {
+		b.setattr("make root read-only", b.rootReg, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	if prop := propagation(b.spec.Linux.RootfsPropagation); prop != 0 {
+		b.setattr("root propagation", unix.AT_FDCWD, unix.MountAttr{Propagation: prop}, true)
+	}
+}
+
+// run forks the program and waits until the process executes, or waits for Start.
+func (b *boot) run(ctx context.Context) (*Container, error) {
+	opts := kernel.ForkOptions{ShareMemory: true, ShareFiles: true}
+	if b.door != nil && b.door.Dir >= 0 {
+		opts.CgroupFD = b.door.Dir
+	}
+	return b.fork(ctx, opts)
+}
+
+func (b *boot) fork(ctx context.Context, opts kernel.ForkOptions) (*Container, error) {
+	stop := b.watch(ctx)
+	first, pidfd, err := b.prog.Fork(opts)
+	hung := stop()
+	if err != nil {
+		unix.Close(b.status[1])
+		return nil, err
+	}
+	unix.Close(pidfd)
+	_, err = kernel.Reap(first)
+	unix.Close(b.status[1])
+	if err == nil {
+		err = b.prog.Wait(ctx, b.status[0], ready)
+	}
+	if hung != nil {
+		err = hung
+	}
+	pid := b.prog.Value(b.pid)
+	c := &Container{Pid: pid}
+	if pid > 0 {
+		c.Pidfd = os.NewFile(uintptr(b.prog.Value(b.pidfd)), "pidfd")
+	}
+	if err == nil && b.process.Terminal {
+		c.Terminal, err = receiveFile(b.terminal[0], "terminal")
+	}
+	if err != nil {
+		if pid > 0 {
+			// A failed program has exited by itself; one that hangs is killed.
+			err = errors.Join(b.explain(err), ignore(unix.PidfdSendSignal(int(c.Pidfd.Fd()), unix.SIGKILL, nil, 0), unix.ESRCH))
+			kernel.Reap(pid)
+			c.Pidfd.Close()
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// watch kills the second child at the deadline of ctx: while it shares our memory the forking thread stands still and
+// cannot do it. The function it returns ends the watch and says what had hung.
+func (b *boot) watch(ctx context.Context) (stop func() error) {
+	var hung error
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return func() error { return nil }
+	}
+	done := make(chan struct{})
+	t := time.AfterFunc(time.Until(deadline), func() {
+		defer close(done)
+		if fd := b.prog.Value(b.pidfd); fd > 0 {
+			hung = fmt.Errorf("%s: %w", b.prog.At(), context.DeadlineExceeded)
+			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	})
+	return func() error {
+		if !t.Stop() {
+			<-done
+		}
+		return hung
+	}
+}
+
+func ignore(err, what error) error {
+	if errors.Is(err, what) {
+		return nil
+	}
+	return err
+}
+
+// receiveFile takes the descriptor that the child sent (SCM_RIGHTS, unix(7)).
+func receiveFile(sock int, name string) (*os.File, error) {
+	var data [1]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(sock, data[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil, fmt.Errorf("receive %s: %w", name, err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("receive %s: no descriptor came (%v)", name, err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receive %s: no descriptor came (%v)", name, err)
+	}
+	return os.NewFile(uintptr(fds[0]), name), nil
+}
+
+// validate refuses what no step below could do.
+func validate(s *specs.Spec) error {
+	switch {
+	case s.Linux == nil || s.Root == nil && s.Process == nil:
+		return errdef.Invalid("the OCI configuration has no linux, root or process section")
+	case s.Process == nil || len(s.Process.Args) == 0:
+		return errdef.Invalid("no command specified")
+	case s.Process.Cwd != "" && !filepath.IsAbs(s.Process.Cwd):
+		return errdef.Invalid("the working directory %q is not an absolute path", s.Process.Cwd)
+	case s.Root == nil:
+		return errdef.Invalid("the OCI configuration has no root section")
+	}
+	return nil
+}
+
+// setattr is mount_setattr(2) on the mount at fd, a Reg or a descriptor.
+func (b *boot) setattr(what string, fd any, attr unix.MountAttr, recursive bool) *kernel.Call {
+	flags := unix.AT_EMPTY_PATH
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	a := make([]byte, unix.MOUNT_ATTR_SIZE_VER0)
+	putU64(a[0:], attr.Attr_set)
+	putU64(a[8:], attr.Attr_clr)
+	putU64(a[16:], attr.Propagation)
+	putU64(a[24:], attr.Userns_fd)
+	return b.prog.Call(what, unix.SYS_MOUNT_SETATTR, fd, "", flags, a, len(a))
+}
+
+func putU64(b []byte, v uint64) { binary.NativeEndian.PutUint64(b, v) }

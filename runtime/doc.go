@@ -1,2 +1,0 @@
-// Package runtime turns an OCI bundle into a process.
-package runtime

@@ -1,0 +1,454 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hull/errdef"
+	"hull/kernel"
+	"hull/runtime/cgroup"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// options are the mount options of one mount of the runtime-spec, sorted.
+type options struct {
+	set, clear uint64 // MOUNT_ATTR_*
+	recSet     uint64 // "rro" and its kind: for all mounts below
+	recClear   uint64
+	propagate  uint64 // MS_SHARED and its kind
+	propRec    bool
+	bind       bool
+	recursive  bool
+	idmap      bool
+	copyUp     bool
+	data       []string
+}
+
+// attrOf is the mount attribute an option sets, or clears when on is false.
+func attrOf(o string) (attr uint64, on, ok bool) {
+	switch o {
+	case "ro":
+		return unix.MOUNT_ATTR_RDONLY, true, true
+	case "rw":
+		return unix.MOUNT_ATTR_RDONLY, false, true
+	case "nosuid":
+		return unix.MOUNT_ATTR_NOSUID, true, true
+	case "suid":
+		return unix.MOUNT_ATTR_NOSUID, false, true
+	case "nodev":
+		return unix.MOUNT_ATTR_NODEV, true, true
+	case "dev":
+		return unix.MOUNT_ATTR_NODEV, false, true
+	case "noexec":
+		return unix.MOUNT_ATTR_NOEXEC, true, true
+	case "exec":
+		return unix.MOUNT_ATTR_NOEXEC, false, true
+	case "noatime":
+		return unix.MOUNT_ATTR_NOATIME, true, true
+	case "atime":
+		return unix.MOUNT_ATTR_NOATIME, false, true
+	case "strictatime":
+		return unix.MOUNT_ATTR_STRICTATIME, true, true
+	case "nostrictatime":
+		return unix.MOUNT_ATTR_STRICTATIME, false, true
+	case "nodiratime":
+		return unix.MOUNT_ATTR_NODIRATIME, true, true
+	case "diratime":
+		return unix.MOUNT_ATTR_NODIRATIME, false, true
+	case "nosymfollow":
+		return unix.MOUNT_ATTR_NOSYMFOLLOW, true, true
+	case "symfollow":
+		return unix.MOUNT_ATTR_NOSYMFOLLOW, false, true
+	case "relatime", "norelatime", "defaults", "sync", "async", "mand", "nomand", "dirsync", "iversion", "noiversion", "lazytime", "nolazytime", "silent", "loud", "remount":
+		return 0, true, true
+	}
+	return 0, false, false
+}
+
+func propagation(o string) uint64 {
+	switch strings.TrimPrefix(o, "r") {
+	case "private":
+		return unix.MS_PRIVATE
+	case "shared":
+		return unix.MS_SHARED
+	case "slave":
+		return unix.MS_SLAVE
+	case "unbindable":
+		return unix.MS_UNBINDABLE
+	}
+	return 0
+}
+
+func parseOptions(m *specs.Mount) options {
+	o := options{bind: m.Type == "bind"}
+	for _, s := range m.Options {
+		if attr, on, ok := attrOf(s); ok {
+			if on {
+				o.set, o.clear = o.set|attr, o.clear&^attr
+			} else {
+				o.clear, o.set = o.clear|attr, o.set&^attr
+			}
+			continue
+		}
+		if attr, on, ok := attrOf(strings.TrimPrefix(s, "r")); ok && strings.HasPrefix(s, "r") {
+			if on {
+				o.recSet |= attr
+			} else {
+				o.recClear |= attr
+			}
+			continue
+		}
+		if p := propagation(s); p != 0 {
+			o.propagate, o.propRec = p, s[0] == 'r'
+			continue
+		}
+		switch s {
+		case "bind":
+			o.bind = true
+		case "rbind":
+			o.bind, o.recursive = true, true
+		case "idmap", "ridmap":
+			o.idmap = true
+		case "tmpcopyup":
+			o.copyUp = true
+		default:
+			o.data = append(o.data, s)
+		}
+	}
+	return o
+}
+
+// mountAll attaches the root and everything the configuration mounts in it, in order.
+func (b *boot) mountAll() error {
+	b.attachRoot()
+	for i := range b.spec.Mounts {
+		m := &b.spec.Mounts[i]
+		if err := b.mount(m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	if !b.hasDev {
+		return b.deviceBinds("/dev", b.defaultDevices())
+	}
+	return nil
+}
+
+func (b *boot) mount(m *specs.Mount) error {
+	dest := clean(m.Destination)
+	if dest == "/" {
+		return errdef.Invalid("a mount cannot replace the root")
+	}
+	o := parseOptions(m)
+	switch {
+	case o.bind:
+		return b.bind(m, &o, dest)
+	case m.Type == "cgroup":
+		return b.mountCgroups(&o, dest)
+	case m.Type == "tmpfs" && dest == "/dev":
+		return b.mountDev(m, &o)
+	}
+	what := "mount " + m.Type + " on " + dest
+	fd := b.newMount(what, m.Type, m.Source, o.data, o.set)
+	if m.Type == "proc" || m.Type == "sysfs" {
+		// CVE-2023-27561, CVE-2023-28642: these must not land anywhere but where masking looks for them.
+		b.attach(what+" (it must be an ordinary directory)", fd, b.ordinaryDir(dest))
+	} else {
+		b.attach(what, fd, b.ensureDir(dest))
+	}
+	if m.Type == "devpts" && dest == "/dev/pts" {
+		b.devpts, b.hasPts = fd, true
+		return nil
+	}
+	b.afterAttach(what, fd, &o)
+	if !(m.Type == "devpts") {
+		b.closeReg(fd)
+	}
+	return nil
+}
+
+func (b *boot) closeReg(fd kernel.Reg) { b.prog.Call("close", unix.SYS_CLOSE, fd) }
+
+// newMount mounts a file system of the kind, detached.
+func (b *boot) newMount(what, kind, source string, data []string, attrs uint64) kernel.Reg {
+	p := b.prog
+	fs := p.Call(what, unix.SYS_FSOPEN, kind, unix.FSOPEN_CLOEXEC).Result()
+	if source != "" && source != kind && kind != "proc" && kind != "sysfs" {
+		p.Call(what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", source, 0)
+	}
+	for _, d := range data {
+		key, value, isString := strings.Cut(d, "=")
+		if kind == "devpts" && key == "gid" {
+			if id, err := strconv.ParseUint(value, 10, 32); err == nil {
+				if _, ok := outside(b.spec.Linux.GIDMappings, uint32(id)); !ok {
+					continue // a group that does not exist in there
+				}
+			}
+		}
+		if isString {
+			p.Call(what+": option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
+		} else {
+			p.Call(what+": option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, key, 0, 0)
+		}
+	}
+	p.Call(what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	fd := p.Call(what, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, uint64(attrs)).Result()
+	b.closeReg(fs)
+	return fd
+}
+
+// attach moves the detached mount onto the target, both descriptors.
+func (b *boot) attach(what string, fd any, target kernel.Reg) {
+	b.prog.Call(what, unix.SYS_MOVE_MOUNT, fd, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	b.closeReg(target)
+}
+
+func (b *boot) afterAttach(what string, fd any, o *options) {
+	if o.recSet|o.recClear != 0 {
+		b.setattr(what+": recursive options", fd, unix.MountAttr{Attr_set: o.recSet, Attr_clr: o.recClear}, true)
+	}
+	if o.propagate != 0 {
+		b.setattr(what+": propagation", fd, unix.MountAttr{Propagation: o.propagate}, o.propRec)
+	}
+}
+
+// bind attaches a part of the host's file tree. The parent opens it where it can, with the rights of whoever asked for
+// it; without privileges the child does.
+func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
+	source := m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(b.cfg.Bundle, source)
+	}
+	st, err := os.Stat(source)
+	if errors.Is(err, os.ErrNotExist) {
+		return errdef.Invalid("bind source path does not exist: %s", source)
+	}
+	if err != nil {
+		return err
+	}
+	what := "bind " + source + " to " + dest
+	var fd any
+	if b.rootless {
+		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+		if o.recursive || true {
+			// In a user namespace what is mounted below a directory may not be uncovered: the tree comes whole.
+			flags |= unix.AT_RECURSIVE
+		}
+		fd = b.prog.Call(what, unix.SYS_OPEN_TREE, unix.AT_FDCWD, source, flags).Result()
+	} else {
+		tree, err := kernel.Clone(unix.AT_FDCWD, source, o.recursive)
+		if err != nil {
+			return err
+		}
+		b.fds = append(b.fds, tree)
+		if err := b.idmapBind(m, o, tree, source); err != nil {
+			return err
+		}
+		fd = tree
+	}
+	if o.set|o.clear != 0 {
+		clear := o.clear
+		if b.userns != nil {
+			clear = 0 // what the host restricts stays restricted, mount_namespaces(7)
+		}
+		b.setattr(what, fd, mountAttr(o.set, clear), false)
+	}
+	var target kernel.Reg
+	if st.IsDir() {
+		target = b.ensureDir(dest)
+	} else {
+		target = b.ensureFile(dest)
+	}
+	b.attach(what, fd, target)
+	b.afterAttach(what, fd, o)
+	return nil
+}
+
+// mountAttr fills in the rule of mount_setattr(2) that setting one kind of atime means clearing the others first.
+func mountAttr(set, clear uint64) unix.MountAttr {
+	if (set|clear)&(unix.MOUNT_ATTR_NOATIME|unix.MOUNT_ATTR_STRICTATIME) != 0 {
+		clear = clear&^(unix.MOUNT_ATTR_NOATIME|unix.MOUNT_ATTR_STRICTATIME) | unix.MOUNT_ATTR__ATIME
+	}
+	return unix.MountAttr{Attr_set: set, Attr_clr: clear}
+}
+
+// idmapBind maps the owners of a bind mount, so that files have the owners people expect. Where the file system cannot,
+// the mount stays as it is, and the person is told.
+func (b *boot) idmapBind(m *specs.Mount, o *options, tree int, source string) error {
+	if !o.idmap && len(m.UIDMappings) == 0 {
+		return nil
+	}
+	ns := b.userns
+	if len(m.UIDMappings) > 0 && !(slices.Equal(m.UIDMappings, b.spec.Linux.UIDMappings) && slices.Equal(m.GIDMappings, b.spec.Linux.GIDMappings)) {
+		var err error
+		if ns, err = kernel.NewUserNS(idMaps(m.UIDMappings), idMaps(m.GIDMappings)); err != nil {
+			return err
+		}
+		b.files = append(b.files, ns)
+	}
+	if ns == nil {
+		return nil
+	}
+	err := kernel.IDMapMount(tree, ns, o.recursive)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+		b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", source)
+		return nil
+	}
+	return err
+}
+
+// mountCgroups shows the container its own control groups: one directory of the v2 hierarchy, or one per v1 controller.
+func (b *boot) mountCgroups(o *options, dest string) error {
+	layout := cgroup.Detect()
+	mounts := layout.Mounts()
+	if b.newNS&unix.CLONE_NEWCGROUP == 0 || len(mounts) == 0 {
+		b.warn("%s stays empty: the container has no cgroup namespace of its own", dest)
+		return nil
+	}
+	if len(mounts) == 1 && mounts[0].V2 {
+		what := "mount cgroup2 on " + dest
+		fd := b.newMount(what, "cgroup2", "", nil, o.set)
+		b.attach(what, fd, b.ensureDir(dest))
+		b.afterAttach(what, fd, o)
+		b.closeReg(fd)
+		return nil
+	}
+	top := b.newMount("mount tmpfs on "+dest, "tmpfs", "", []string{"mode=755", "size=64k"}, o.set&^unix.MOUNT_ATTR_RDONLY)
+	b.attach("mount tmpfs on "+dest, top, b.ensureDir(dest))
+	for _, m := range mounts {
+		what := "mount cgroup on " + dest + "/" + m.Name
+		kind := "cgroup"
+		if m.V2 {
+			kind = "cgroup2"
+		}
+		fd := b.newMount(what, kind, "", m.Options, o.set)
+		b.prog.Call(what, unix.SYS_MKDIRAT, top, m.Name, 0o755)
+		b.prog.Call(what, unix.SYS_MOVE_MOUNT, fd, "", top, m.Name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		b.closeReg(fd)
+		if strings.Contains(m.Name, ",") {
+			for _, alias := range strings.Split(m.Name, ",") {
+				b.prog.Call(what, unix.SYS_SYMLINKAT, m.Name, top, alias)
+			}
+		}
+	}
+	if o.set&unix.MOUNT_ATTR_RDONLY != 0 {
+		b.setattr("make "+dest+" read-only", top, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	b.closeReg(top)
+	return nil
+}
+
+// maskPaths hides what leaks or harms: files behind /dev/null, directories behind one empty read-only tmpfs; and makes
+// paths read-only by mounts of themselves.
+func (b *boot) maskPaths() {
+	p := b.prog
+	if masked := b.spec.Linux.MaskedPaths; len(masked) > 0 {
+		// The host's nodes: this is before pivot_root, and no image can put anything in their place (CVE-2025-31133).
+		null := p.Call("open /dev/null", unix.SYS_OPENAT, unix.AT_FDCWD, "/dev/null", unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0).Result()
+		empty := b.newMount("mask directories", "tmpfs", "", []string{"size=0", "nr_inodes=2", "mode=755"}, unix.MOUNT_ATTR_RDONLY)
+		// Clones are taken of attached mounts only (before Linux 6.15): this one goes away with the old root.
+		p.Call("mask directories", unix.SYS_MOVE_MOUNT, empty, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
+		for _, path := range masked {
+			what := "mask " + path
+			file, done := p.NewLabel(), p.NewLabel()
+			dir := b.openIn(what, path, unix.O_DIRECTORY, unix.ENOENT, unix.EACCES, unix.ENOTDIR).Else(file).Result()
+			b.attach(what, b.cloneOf(what, empty), dir)
+			p.Jump(done)
+			p.Mark(file)
+			node := b.openIn(what, path, 0, unix.ENOENT, unix.EACCES, unix.ENOTDIR).Else(done).Result()
+			b.attach(what, b.cloneOf(what, null), node)
+			p.Mark(done)
+		}
+	}
+	for _, path := range b.spec.Linux.ReadonlyPaths {
+		what := "make " + path + " read-only"
+		done := p.NewLabel()
+		at := b.openIn(what, path, 0, unix.ENOENT, unix.EACCES, unix.ENOTDIR).Else(done).Result()
+		tree := p.Call(what, unix.SYS_OPEN_TREE, at, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE).Result()
+		b.setattr(what, tree, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, true)
+		b.attach(what, tree, at)
+		b.closeReg(tree)
+		p.Mark(done)
+	}
+}
+
+// cloneOf returns a detached clone of the mount at fd; it is closed by the end of the program.
+func (b *boot) cloneOf(what string, fd kernel.Reg) kernel.Reg {
+	return b.prog.Call(what, unix.SYS_OPEN_TREE, fd, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).Result()
+}
+
+// openIn opens below the new root without leaving it: symbolic links resolve inside, magic links do not at all.
+func (b *boot) openIn(what, path string, flags uint64, allow ...unix.Errno) *kernel.Call {
+	return b.openHow(what, b.rootReg, path, flags|unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS, 0, allow...)
+}
+
+func (b *boot) openHow(what string, dir any, path string, flags, resolve, mode uint64, allow ...unix.Errno) *kernel.Call {
+	how := make([]byte, unix.SizeofOpenHow)
+	putU64(how[0:], flags|unix.O_CLOEXEC)
+	putU64(how[8:], mode)
+	putU64(how[16:], resolve)
+	return b.prog.Call(what, unix.SYS_OPENAT2, dir, path, how, len(how)).Allow(allow...)
+}
+
+// clean is the path as an absolute one below the root.
+func clean(path string) string { return filepath.Clean("/" + path) }
+
+// ordinaryDir opens a directory that must exist under its own name, or makes it.
+func (b *boot) ordinaryDir(path string) kernel.Reg {
+	p := b.prog
+	what := path + " in the image"
+	p.Call("create "+path, unix.SYS_MKDIRAT, b.rootReg, strings.TrimPrefix(path, "/"), 0o755).Allow(unix.EEXIST, unix.EROFS, unix.ENOENT)
+	return b.openHow(what+" must be an ordinary directory", b.rootReg, path, unix.O_PATH|unix.O_DIRECTORY,
+		unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS, 0).Result()
+}
+
+// ensureDir opens the directory, making what is missing of it.
+func (b *boot) ensureDir(path string) kernel.Reg {
+	p := b.prog
+	what := "open " + path
+	fd, missing, done := p.Register(), p.NewLabel(), p.NewLabel()
+	b.openIn(what, path, unix.O_DIRECTORY, unix.ENOENT).Else(missing).Into(fd)
+	p.Jump(done)
+	p.Mark(missing)
+	b.makeDirs(path, fd)
+	p.Mark(done)
+	return fd
+}
+
+// makeDirs makes all directories of the path and leaves the last one, opened, in fd.
+func (b *boot) makeDirs(path string, fd kernel.Reg) {
+	parent := b.rootReg
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	for i, name := range parts {
+		what := "create directory /" + strings.Join(parts[:i+1], "/")
+		b.prog.Call(what, unix.SYS_MKDIRAT, parent, name, 0o755).Allow(unix.EEXIST)
+		b.openIn(what, "/"+strings.Join(parts[:i+1], "/"), unix.O_DIRECTORY).Into(fd)
+		parent = fd
+	}
+}
+
+// ensureFile opens the file, making it empty if it is missing.
+func (b *boot) ensureFile(path string) kernel.Reg {
+	p := b.prog
+	what := "open " + path
+	fd, missing, done := p.Register(), p.NewLabel(), p.NewLabel()
+	b.openIn(what, path, 0, unix.ENOENT).Else(missing).Into(fd)
+	p.Jump(done)
+	p.Mark(missing)
+	dir := b.rootReg
+	if parent := filepath.Dir(path); parent != "/" {
+		dir = b.ensureDir(parent)
+	}
+	tmp := b.openHow("create "+path, dir, filepath.Base(path), unix.O_CREAT|unix.O_WRONLY|unix.O_NOFOLLOW,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS, 0o644).Result()
+	b.closeReg(tmp)
+	b.openIn(what, path, 0).Into(fd)
+	p.Mark(done)
+	return fd
+}
