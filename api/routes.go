@@ -27,6 +27,7 @@ var table = [...]route{
 	{"GET", "/_ping", (*server).ping, read},
 	{"HEAD", "/_ping", (*server).ping, read},
 	{"GET", "/version", (*server).version, read},
+	{"GET", "/hull/v1/doctor", (*server).doctor, read},
 	{"GET", "/info", (*server).info, read},
 
 	{"GET", "/containers/json", (*server).listContainers, read},
