@@ -1,0 +1,182 @@
+// Package docs holds the documentation. Its test runs every command the pages show.
+//
+// A block marked "console" is run by sh, line by line, on a private engine of the page, in one directory:
+//
+//	$ COMMAND     is run; without output below it, it has to succeed and may print anything
+//	text          is what it prints, stdout and stderr together; ... stands for any text, alone on a line for any lines
+//	[3]           is its exit status, 0 when not shown
+//
+// A block marked "console root" is run by root only. Beware: a page removes the containers it makes, or the census
+// of the engine fails it.
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"hull/test/rig"
+)
+
+func TestPages(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := filepath.Glob("dev/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range slices.Concat([]string{"../README.md"}, pages, dev) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkLinks(t, page, string(text))
+		if commands := commandsOf(string(text), os.Geteuid() == 0); len(commands) > 0 {
+			t.Run(strings.TrimPrefix(page, "../"), func(t *testing.T) { runPage(t, commands) })
+		}
+	}
+}
+
+// A command of a page, and what it says about it.
+type command struct {
+	line string // number in the page
+	text string
+	want []string // lines of output; nil for anything
+	code int
+}
+
+// commandsOf takes the commands out of a page.
+func commandsOf(page string, root bool) []command {
+	var out []command
+	inside := false
+	for i, line := range strings.Split(page, "\n") {
+		switch {
+		case strings.HasPrefix(line, "```"):
+			inside = line == "```console" || line == "```console root" && root
+		case !inside:
+		case strings.HasPrefix(line, "$ "):
+			out = append(out, command{line: strconv.Itoa(i + 1), text: line[2:]})
+		case len(out) > 0:
+			c := &out[len(out)-1]
+			if code, ok := exitStatus(line); ok {
+				c.code = code
+			} else {
+				c.want = append(c.want, line)
+			}
+		}
+	}
+	return out
+}
+
+func exitStatus(line string) (int, bool) {
+	inner, ok := strings.CutPrefix(line, "[")
+	inner, ok2 := strings.CutSuffix(inner, "]")
+	code, err := strconv.Atoi(inner)
+	return code, ok && ok2 && err == nil
+}
+
+func runPage(t *testing.T, commands []command) {
+	h := engine(t)
+	// Whatever a page does, its image is there before and after.
+	h.Must(t, "run", "--rm", "--network", "none", "box", "true")
+	h.Mark(t)
+	dir := t.TempDir()
+	for _, c := range commands {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 2>&1; "+c.text)
+		cmd.Dir = dir
+		cmd.Env = append(slices.Clone(h.Env), "PATH="+filepath.Dir(h.Program)+":/usr/sbin:/usr/bin:/sbin:/bin", "PWD="+dir)
+		got := rig.Do(t, cmd)
+		if got.Code != c.code {
+			t.Fatalf("line %s: %s: want exit status %d, got %d\n%s", c.line, c.text, c.code, got.Code, got.Stdout)
+		}
+		if c.want != nil && !matches(c.want, got.Stdout) {
+			t.Errorf("line %s: %s\nwant:\n%s\ngot:\n%s", c.line, c.text, strings.Join(c.want, "\n"), got.Stdout)
+		}
+	}
+	// Images of the page are its own business; containers are not.
+	if left := h.Must(t, "ps", "-aq"); left != "" {
+		t.Errorf("containers are left: %s", left)
+	}
+	for image := range strings.FieldsSeq(h.Must(t, "images", "-q")) {
+		h.Run(t, "rmi", "-f", image)
+	}
+	h.Mark(t)
+}
+
+// engine is a private engine of root or of this user.
+func engine(t *testing.T) *rig.Hull {
+	if os.Geteuid() == 0 {
+		return rig.Engine(t)
+	}
+	return rig.EngineIn(t, "/var/tmp")
+}
+
+// matches compares output with what a page shows.
+func matches(want []string, got string) bool {
+	var re strings.Builder
+	re.WriteString(`^`)
+	for _, line := range want {
+		if line == "..." {
+			re.WriteString(`(?:.*\n)*`)
+			continue
+		}
+		parts := strings.Split(strings.TrimRight(line, " "), "...")
+		for i := range parts {
+			parts[i] = regexp.QuoteMeta(parts[i])
+		}
+		re.WriteString(strings.Join(parts, `.*`) + ` *\n`)
+	}
+	re.WriteString(`$`)
+	if got != "" && !strings.HasSuffix(got, "\n") {
+		got += "\n"
+	}
+	return regexp.MustCompile(re.String()).MatchString(strings.ReplaceAll(got, "\r", ""))
+}
+
+// checkLinks follows the relative links of a page.
+func checkLinks(t *testing.T, page, text string) {
+	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+			t.Errorf("%s leads nowhere: %v", page, err)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	for _, row := range []struct {
+		want string
+		got  string
+		ok   bool
+	}{
+		{"a\nb", "a\nb\n", true},
+		{"a", "a\nb\n", false},
+		{"a\n...", "a\n", true},
+		{"...\nz", "a\nb\nz\n", true},
+		{"Up ...", "Up 3 seconds  \n", true},
+		{"a.c", "abc\n", false},
+		{"...x...", "axb", true},
+		{"a", "", false},
+	} {
+		if matches(strings.Split(row.want, "\n"), row.got) != row.ok {
+			t.Errorf("%q against %q: want %v", row.want, row.got, row.ok)
+		}
+	}
+}
+
+func TestCommandsOf(t *testing.T) {
+	page := "```console\n$ one\nout\n[3]\n$ two\n```\n$ not\n```console root\n$ three\n```\n"
+	got := commandsOf(page, false)
+	if len(got) != 2 || got[0].text != "one" || got[0].code != 3 || !slices.Equal(got[0].want, []string{"out"}) || got[1].want != nil {
+		t.Errorf("%+v", got)
+	}
+	if n := len(commandsOf(page, true)); n != 3 {
+		t.Errorf("as root: want 3, got %d", n)
+	}
+}
