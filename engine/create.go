@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"hull/errdef"
 	"hull/image"
 	"hull/state"
+
+	"golang.org/x/sys/unix"
 )
 
 // Create makes a container of cfg and host, and returns its id and what the person should know. Without a name one
@@ -68,8 +71,9 @@ func (e *Engine) place(ctx context.Context, r *record) error {
 	if err := e.claimAndWrite(r); err != nil {
 		return err
 	}
-	if err := os.Rename(e.limbo(r.ID), e.dir(r.ID)); err != nil {
-		return err
+	// Not os.Rename, which refuses to replace a directory.
+	if err := unix.Rename(e.limbo(r.ID), e.dir(r.ID)); err != nil {
+		return fmt.Errorf("put container in place: %w", err)
 	}
 	kept = true
 	if r.Host.AutoRemove {

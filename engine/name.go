@@ -68,13 +68,30 @@ func clip(s string) string {
 
 // claimName makes name the container id's, or says whose it is. The directory of id must exist.
 func (e *Engine) claimName(name, id string) error {
-	err := state.Claim(e.names(), name, filepath.Join("..", "containers", id))
-	var taken *state.Taken
-	if errors.As(err, &taken) {
+	for {
+		err := state.Claim(e.names(), name, filepath.Join("..", "containers", id))
+		var taken *state.Taken
+		if !errors.As(err, &taken) {
+			return err
+		}
+		holder := filepath.Base(taken.Target)
+		if e.forgotten(name, holder) {
+			continue
+		}
 		return errdef.Conflict("Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.",
-			"/"+name, filepath.Base(taken.Target))
+			"/"+name, holder)
 	}
-	return err
+}
+
+// forgotten releases a name whose holder is called otherwise: a rename was killed in between.
+func (e *Engine) forgotten(name, holder string) bool {
+	l, ok, err := state.TryLock(e.dir(holder))
+	if err != nil || !ok {
+		return false // it is just being renamed
+	}
+	defer l.Unlock()
+	r, err := e.readRecord(e.dir(holder))
+	return err == nil && r.Name != name && e.releaseName(name, holder) == nil
 }
 
 func (e *Engine) releaseName(name, id string) error {

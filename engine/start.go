@@ -265,7 +265,7 @@ func parseSize(s string) (int64, error) {
 	}
 	num := strings.TrimRight(strings.ToLower(s), "bkmgti")
 	n, err := strconv.ParseFloat(num, 64)
-	if err != nil || n <= 0 {
+	if err != nil || !(n > 0) { // NaN is not above 0 either
 		return 0, errdef.Invalid("invalid size: %q", clip(s))
 	}
 	shift := 0
