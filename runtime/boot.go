@@ -86,7 +86,8 @@ func (b *boot) warn(format string, a ...any) {
 }
 
 // write writes the program of a new container.
-func (b *boot) write() error {
+func (b *boot) write(ctx context.Context) error {
+	b.alarm(ctx)
 	if err := b.pipes(); err != nil {
 		return err
 	}
@@ -221,71 +222,62 @@ func (b *boot) run(ctx context.Context) (*Container, error) {
 }
 
 func (b *boot) fork(ctx context.Context, opts kernel.ForkOptions) (*Container, error) {
-	stop := b.watch(ctx)
 	first, pidfd, err := b.prog.Fork(opts)
-	hung := stop()
 	if err != nil {
 		unix.Close(b.status[1])
 		return nil, err
 	}
 	unix.Close(pidfd)
-	_, err = kernel.Reap(first)
+	ws, err := kernel.Reap(first)
 	unix.Close(b.status[1])
-	if err == nil {
+	switch {
+	case err != nil:
+	case ws.Signaled() && ws.Signal() == unix.SIGALRM:
+		err = fmt.Errorf("%s: %w", b.prog.At(), context.DeadlineExceeded)
+	default:
 		err = b.prog.Wait(ctx, b.status[0], ready)
 	}
-	if hung != nil {
-		err = hung
-	}
-	pid := b.prog.Value(b.pid)
-	c := &Container{Pid: pid}
-	if pid > 0 {
-		c.Pidfd = os.NewFile(uintptr(b.prog.Value(b.pidfd)), "pidfd")
+	c := &Container{Pid: b.prog.Value(b.pid)}
+	if fd := b.prog.Value(b.pidfd); fd > 0 {
+		c.Pidfd = os.NewFile(uintptr(fd), "pidfd")
 	}
 	if err == nil && b.process.Terminal {
 		c.Terminal, err = receiveFile(b.terminal[0], "terminal")
 	}
-	if err != nil {
-		if pid > 0 {
-			// A failed program has exited by itself; one that hangs is killed.
-			err = errors.Join(b.explain(err), ignore(unix.PidfdSendSignal(int(c.Pidfd.Fd()), unix.SIGKILL, nil, 0), unix.ESRCH))
-			kernel.Reap(pid)
-			c.Pidfd.Close()
-		}
-		return nil, err
+	if err == nil {
+		return c, nil
 	}
-	return c, nil
+	if c.Pidfd != nil {
+		err = errors.Join(b.explain(err), c.kill())
+		c.Pidfd.Close()
+	}
+	return nil, err
 }
 
-// watch kills the second child at the deadline of ctx: while it shares our memory the forking thread stands still and
-// cannot do it. The function it returns ends the watch and says what had hung.
-func (b *boot) watch(ctx context.Context) (stop func() error) {
-	var hung error
+// kill ends the process of a failed program, which has mostly exited by itself, and reaps it.
+func (c *Container) kill() error {
+	fd := int(c.Pidfd.Fd())
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", c.Pid, err)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(deleteTimeout.Milliseconds())); n != 1 {
+		return fmt.Errorf("process %d does not die (%v): it hangs in the kernel", c.Pid, err)
+	}
+	return unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil)
+}
+
+// alarm bounds the time until the children are done by the deadline of ctx. While they share our memory the forking
+// thread stands still, so stage 1 itself carries the timer; its death by SIGALRM sets the thread free.
+func (b *boot) alarm(ctx context.Context) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return func() error { return nil }
+		return
 	}
-	done := make(chan struct{})
-	t := time.AfterFunc(time.Until(deadline), func() {
-		defer close(done)
-		if fd := b.prog.Value(b.pidfd); fd > 0 {
-			hung = fmt.Errorf("%s: %w", b.prog.At(), context.DeadlineExceeded)
-			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		}
-	})
-	return func() error {
-		if !t.Stop() {
-			<-done
-		}
-		return hung
-	}
-}
-
-func ignore(err, what error) error {
-	if errors.Is(err, what) {
-		return nil
-	}
-	return err
+	left := max(time.Until(deadline), time.Millisecond)
+	v := make([]byte, 32) // struct itimerval, no repetition
+	putU64(v[16:], uint64(left/time.Second))
+	putU64(v[24:], uint64(left%time.Second/time.Microsecond))
+	b.prog.Call("set deadline", unix.SYS_SETITIMER, 0, v, 0)
 }
 
 // receiveFile takes the descriptor that the child sent (SCM_RIGHTS, unix(7)).

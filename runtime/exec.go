@@ -38,6 +38,7 @@ func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (
 	if err := b.resolveUser(); err != nil {
 		return nil, err
 	}
+	b.alarm(ctx)
 	b.joinCgroups()
 	if err := b.label(); err != nil {
 		return nil, err

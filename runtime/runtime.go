@@ -121,7 +121,7 @@ func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
 		return nil, err
 	}
 	cfg.Trace.Step("root file system")
-	if err := b.write(); err != nil {
+	if err := b.write(ctx); err != nil {
 		return nil, err
 	}
 	cfg.Trace.Step("program")
