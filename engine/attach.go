@@ -28,7 +28,7 @@ func (e *Engine) Attach(ctx context.Context, name string, o AttachOptions) (s St
 	if err != nil {
 		return nil, false, err
 	}
-	conn, err := e.monitor(ctx, c.ID)
+	conn, err := e.monitor(ctx, c)
 	if err != nil {
 		return nil, false, err
 	}

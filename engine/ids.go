@@ -29,7 +29,8 @@ const (
 // idMap is how the ids of a container's user namespace lie on the host.
 type idMap struct {
 	uids, gids  []specs.LinuxIDMapping
-	idmapMounts bool // mounts can be mapped too: root only
+	claim       string // path of the claim; "" without one
+	idmapMounts bool   // mounts can be mapped too: root only
 }
 
 // maps reports whether gid exists in the container. Without a user namespace (nil) all do.
@@ -80,7 +81,7 @@ func (e *Engine) claimIDs(id string) (*idMap, error) {
 			return nil, err
 		}
 		m := []specs.LinuxIDMapping{{HostID: n << rangeBits, Size: 1 << rangeBits}}
-		return &idMap{uids: m, gids: m, idmapMounts: true}, nil
+		return &idMap{uids: m, gids: m, claim: filepath.Join(rangeDir, name), idmapMounts: true}, nil
 	}
 	return nil, errdef.Unavailable("all %d id ranges for user namespaces are in use", count)
 }

@@ -44,26 +44,15 @@ func (e *Engine) start(ctx context.Context, c *Container) error {
 	if c.Running() {
 		return errdef.NotModified("container %s is already running", c.ID)
 	}
-	for {
-		again, err := e.startOnce(ctx, c)
-		if !again {
-			return err
-		}
-	}
-}
-
-// startOnce starts the container at its monitor. A monitor serves one start: again is true when the one of the start
-// before was still there, which has now ended.
-func (e *Engine) startOnce(ctx context.Context, c *Container) (again bool, err error) {
-	conn, err := e.monitor(ctx, c.ID)
+	conn, err := e.monitor(ctx, c)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer conn.Close()
 	e.opt.Trace.Step("reach monitor")
 	ids, err := e.prepare(c)
 	if err != nil {
-		return false, err
+		return err
 	}
 	e.opt.Trace.Step("write bundle")
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
@@ -71,22 +60,14 @@ func (e *Engine) startOnce(ctx context.Context, c *Container) (again bool, err e
 	if resp != nil {
 		e.opt.Trace.Add(resp.Trace)
 	}
-	if err == nil {
-		e.opt.Trace.Step("container runs")
-		return false, nil
-	}
-	if ids != nil {
-		_ = e.releaseIDs(c.ID, ids.uids)
-	}
-	if errors.Is(err, errdef.ErrConflict) {
-		ctx, cancel := context.WithTimeoutCause(ctx, lockWait, err)
-		defer cancel()
-		if err := conn.Finish(ctx); err != nil {
-			return false, err
+	if err != nil {
+		if ids != nil {
+			_ = e.releaseIDs(c.ID, ids.uids)
 		}
-		return true, nil
+		return err
 	}
-	return false, err
+	e.opt.Trace.Step("container runs")
+	return nil
 }
 
 // prepare writes what the monitor reads at a start: the OCI configuration and its own.
@@ -115,6 +96,9 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 	}
 	if !b.noCgroups {
 		m.Cgroup = e.cgroup(c.ID)
+	}
+	if b.ids != nil {
+		m.IDs = b.ids.claim
 	}
 	if m.Log, err = logConfig(&c.Host.Log); err != nil {
 		return nil, err
@@ -173,8 +157,8 @@ func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 	return o, nil
 }
 
-// monitor returns a connection to the container's monitor, starting one if there is none.
-func (e *Engine) monitor(ctx context.Context, id string) (*monitor.Conn, error) {
+// monitor returns a connection to the monitor of c's next start, or of the one that runs; if there is none it is made.
+func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, error) {
 	binary, err := e.runtime()
 	if err != nil {
 		return nil, err
@@ -182,7 +166,35 @@ func (e *Engine) monitor(ctx context.Context, id string) (*monitor.Conn, error) 
 	if err := e.runReady(); err != nil {
 		return nil, err
 	}
-	return monitor.Open(ctx, binary, e.runDir(id))
+	if c.State.Status == StatusExited {
+		if err := e.outlast(ctx, c.ID); err != nil {
+			return nil, err
+		}
+	}
+	return monitor.Open(ctx, binary, e.runDir(c.ID))
+}
+
+// outlast waits until the monitor of a start that is over has left: each serves one.
+func (e *Engine) outlast(ctx context.Context, id string) error {
+	conn, err := monitor.Dial(ctx, e.runDir(id))
+	if errors.Is(err, monitor.ErrNoMonitor) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	resp, err := conn.Do(ctx, &monitor.Request{Op: monitor.OpState})
+	if errors.Is(err, monitor.ErrNoMonitor) || err == nil && resp.State.Status != monitor.StatusExited {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errdef.As(errdef.ErrDeadline,
+		errors.New("the monitor of the last start of container "+id[:12]+" does not leave")))
+	defer cancel()
+	return conn.Finish(ctx)
 }
 
 // runtime returns the path of hull-runtime, extracting it into the store when it is not there yet.

@@ -58,7 +58,7 @@ func exitOf(s *State) Exit { return Exit{s.ExitCode, s.Error} }
 // waitExit waits for an exit at the container's monitor. Without one, one is started, so that there is a place to
 // wait at before the container is.
 func (e *Engine) waitExit(ctx context.Context, c *Container, r *monitor.Request, ready func()) (Exit, error) {
-	conn, err := e.monitor(ctx, c.ID)
+	conn, err := e.monitor(ctx, c)
 	if err != nil {
 		return Exit{}, err
 	}

@@ -42,6 +42,9 @@ type Config struct {
 	// OpenStdin keeps the container's stdin open for attached clients; StdinOnce closes it after the first of them leaves.
 	OpenStdin bool `json:"openStdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
+	// IDs is the claim of the container's id range, a symbolic link to the run directory. It counts as long as that
+	// exists, so the monitor removes it just before.
+	IDs string `json:"ids,omitempty"`
 	// Volatile says that nothing in the writable layer has to survive a power cut (--rm).
 	Volatile bool `json:"volatile,omitempty"`
 	// OnExit is the command run after the exit state is on disk when no connected engine has promised to

@@ -226,7 +226,7 @@ func (s *server) clear() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{s.releaseIDs()}
 	for _, e := range list {
 		if e.Name() != LockFile {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.path, e.Name())))
@@ -238,6 +238,18 @@ func (s *server) clear() error {
 		err = nil // the next monitor's already
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// releaseIDs gives the id range back, unless the engine did after a failed start. While the run directory exists nobody
+// can take the claim over, so what points at it is ours.
+func (s *server) releaseIDs() error {
+	if s.cfg.IDs == "" {
+		return nil
+	}
+	if holder, err := os.Readlink(s.cfg.IDs); err != nil || holder != s.path {
+		return nil
+	}
+	return os.Remove(s.cfg.IDs)
 }
 
 // become replaces this process by the command argv. The lock is gone with its file; the environment is what Spawn
