@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"hull/errdef"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoMonitor says that no monitor answers for the container: it is not running, or its monitor died or is just
@@ -20,28 +22,45 @@ import (
 var ErrNoMonitor = errors.New("no monitor")
 
 const (
-	dialTimeout = 10 * time.Second // for a monitor that holds its lock and does not listen yet
+	dialTimeout = 10 * time.Second // for a monitor to take the connection
 	maxLine     = 4 << 20          // of a request or answer: arguments and environment of an exec are at most 2 MiB
 )
 
 // Conn is a connection to a monitor. It carries one request; see Do.
 type Conn struct {
-	f  *os.File
-	br *bufio.Reader
+	f       *os.File
+	br      *bufio.Reader
+	greeted bool
+	ending  bool // the container has ended, and the monitor only answers questions about that
 }
 
-func newConn(f *os.File) *Conn { return &Conn{f: f, br: bufio.NewReaderSize(f, 1024)} }
+func newConn(f *os.File) *Conn { return &Conn{f: f, br: bufio.NewReaderSize(incoming{f}, 1024)} }
 
-// Dial connects to the monitor of the container whose run directory is dir. A monitor that has just been spawned
-// and does not listen yet is waited for. The error is ErrNoMonitor when there is none.
+// incoming reads from a monitor. One that closes while input of ours is still unread makes the kernel say "reset" behind
+// the last byte of output; that is an end like any other.
+type incoming struct{ f *os.File }
+
+func (in incoming) Read(p []byte) (int, error) {
+	n, err := in.f.Read(p)
+	if errors.Is(err, unix.ECONNRESET) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Dial connects to the monitor of the container whose run directory is dir. The monitor stays at least until the
+// connection is closed. The error is ErrNoMonitor when there is none.
 func Dial(ctx context.Context, dir string) (*Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
-		fmt.Errorf("the monitor of %s does not listen", filepath.Base(dir))))
+		fmt.Errorf("the monitor of %s does not answer", filepath.Base(dir))))
 	defer cancel()
 	for {
-		f, err := dialOnce(ctx, dir)
+		c, err := dialOnce(ctx, dir)
 		if err == nil {
-			return newConn(f), nil
+			return c, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if !isNobody(err) {
 			return nil, fmt.Errorf("connect to the monitor in %s: %w", dir, err)
@@ -49,26 +68,54 @@ func Dial(ctx context.Context, dir string) (*Conn, error) {
 		if _, alive := Alive(dir); !alive {
 			return nil, ErrNoMonitor
 		}
+		// Being spawned and not listening yet, or leaving and not gone yet.
 		if err := sleep(ctx, time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func dialOnce(ctx context.Context, dir string) (*os.File, error) {
+func dialOnce(ctx context.Context, dir string) (*Conn, error) {
 	d, err := openDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	return connect(ctx, d)
+	f, err := connect(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(f)
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	if err := c.greet(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
 }
+
+// greet waits until the monitor has taken the connection.
+func (c *Conn) greet() error {
+	if c.greeted {
+		return nil
+	}
+	line, err := readLine(c.br)
+	if errors.Is(err, io.EOF) {
+		return ErrNoMonitor // it was leaving
+	}
+	c.greeted, c.ending = err == nil, string(line) == greetEnding
+	return err
+}
+
+// interrupt makes all that waits on the connection fail, for good.
+func (c *Conn) interrupt() { c.f.SetDeadline(time.Unix(1, 0)) }
 
 // Do sends the one request of this connection and returns the answer. A refusal is an error with its errdef kind,
 // and the answer beside it where there is one. ErrNoMonitor means that the monitor went away before it answered.
 // Cancelling ctx ends the wait and makes the connection useless.
 func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
-	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	resp, err := c.do(req)
 	if err != nil && ctx.Err() != nil {
@@ -79,6 +126,9 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 
 func (c *Conn) do(req *Request) (*Response, error) {
 	if err := writeLine(c.f, req); err != nil {
+		return nil, lost(req.Op, err)
+	}
+	if err := c.greet(); err != nil {
 		return nil, lost(req.Op, err)
 	}
 	line, err := readLine(c.br)
@@ -103,9 +153,10 @@ func lost(op string, err error) error {
 // Stream is the stream that follows the answer to OpAttach or OpExecStart.
 func (c *Conn) Stream() *Stream { return &Stream{c} }
 
-// Finish waits, after the connection's work is done, until the monitor has removed the run directory and ended.
+// Finish tells the monitor that what was promised with Request.Remove is done, and waits until the monitor has
+// removed the run directory and ended.
 func (c *Conn) Finish(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { c.f.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	closeWrite(c.f) // an error means that the monitor is gone already
 	if _, err := io.Copy(io.Discard, c.br); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -247,7 +247,7 @@ func (s *server) launchExec(e *exec, detach bool) (_ *session, err error) {
 		std.close()
 		return nil, err
 	}
-	x := &session{out: new(output), in: newStdin(), std: std}
+	x := &session{out: newOutput(), in: newStdin(), std: std}
 	if p.Terminal != nil {
 		if x.tty, err = onPoller(p.Terminal, "terminal"); err != nil {
 			return nil, errors.Join(err, kill(p.Pid))

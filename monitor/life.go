@@ -68,7 +68,7 @@ func (s *server) begin() error {
 	case phaseIdle:
 		s.phase = phaseStarting
 		return nil
-	case phaseEnded:
+	case phaseEnding, phaseEnded:
 		return errdef.Conflict("the container has just ended")
 	}
 	return errdef.NotModified("the container is already started")
@@ -137,7 +137,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 	if err != nil {
 		return nil, err
 	}
-	begun, err := startTime(c.Pid)
+	begun, _, err := startTime(c.Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -197,13 +197,16 @@ func kill(pid int) error {
 // live waits for the end of the container, takes the rest of its output, clears up behind it and records the end.
 // Only then it lets the streams end and the waiters know.
 func (s *server) live(b *box) {
-	debug.FreeOSMemory() // what decoding and making it took
+	g, groupErr := s.rt.group(b.cfg.Cgroup) // now, while the container runs, not at its end
+	// What decoding and making it took is given back, unless the container is a short one anyway.
+	settle := time.AfterFunc(time.Second, debug.FreeOSMemory)
 	code := b.init.wait()
+	settle.Stop()
 	s.setPhase(phaseEnding)
 	st := *s.current()
 	st.Status, st.ExitCode, st.FinishedAt = StatusExited, code, time.Now()
 	st.Pid, st.PidStart, st.BootID = 0, 0, ""
-	st.OOMKilled = s.rt.oomKilled(b.cfg.Cgroup)
+	st.OOMKilled = groupErr == nil && g.OOMKilled()
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
 	if err := s.rt.delete(ctx, b.cfg); err != nil {

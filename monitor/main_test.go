@@ -52,11 +52,9 @@ func plain() containers {
 		exec: func(_ context.Context, t *runtime.Target, p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 			q, err := run(p, stdio)
 			if err == nil {
-				g, _ := os.ReadFile(filepath.Join(t.Spec.Root.Path, "group"))
 				f, _ := os.OpenFile(filepath.Join(t.Spec.Root.Path, "group"), os.O_APPEND|os.O_WRONLY, 0)
 				fmt.Fprintf(f, " %d", q.Pid)
 				f.Close()
-				_ = g
 			}
 			return q, err
 		},
@@ -68,10 +66,14 @@ func plain() containers {
 			}
 			return nil
 		},
-		oomKilled: func(string) bool { return false },
-		pids:      func(string) ([]int, error) { return []int{1}, nil },
+		group: func(string) (group, error) { return noGroup{}, nil },
 	}
 }
+
+type noGroup struct{}
+
+func (noGroup) OOMKilled() bool      { return false }
+func (noGroup) Pids() ([]int, error) { return []int{1}, nil }
 
 func run(p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 	cmd := osexec.Command(p.Args[0], p.Args[1:]...)
@@ -113,7 +115,7 @@ func run(p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 	return &runtime.Process{Pid: cmd.Process.Pid, Pidfd: os.NewFile(uintptr(fd), "pidfd"), Terminal: master}, nil
 }
 
-// box1 is a container of a test.
+// testBox is a container of a test.
 type testBox struct {
 	t        *testing.T
 	run, dir string // run directory, state directory
@@ -162,10 +164,11 @@ func self(t *testing.T) string {
 	return exe
 }
 
-// ask sends one request on a connection of its own and wants it to succeed.
+// ask sends one request to a monitor that is there and wants it to succeed.
 func (b *testBox) ask(req *Request) *Response {
 	b.t.Helper()
-	c := b.open()
+	c, err := Dial(b.t.Context(), b.run)
+	must(b.t, err)
 	defer c.Close()
 	r, err := c.Do(b.t.Context(), req)
 	must(b.t, err)

@@ -96,6 +96,8 @@ func TestSpawnRace(t *testing.T) {
 		}
 		c.Close()
 	}
+	first.Close()
+	b.gone()
 }
 
 func TestSignalAndExitCode(t *testing.T) {

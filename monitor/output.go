@@ -47,6 +47,8 @@ type output struct {
 	turn sync.Mutex // serialises the pumps of stdout and stderr, so that lines and frames are not torn; held during writes
 	log  *logger    // nil: none
 
+	foreground, attached time.Duration // stallForeground, stallAttached
+
 	mu       sync.Mutex // protects the following
 	clients  []*client
 	sources  []*os.File // being pumped
@@ -54,6 +56,8 @@ type output struct {
 	draining bool
 	ended    bool
 }
+
+func newOutput() *output { return &output{foreground: stallForeground, attached: stallAttached} }
 
 // client is an attached connection.
 type client struct {
@@ -78,9 +82,9 @@ func (o *output) join(c *client) bool {
 	if o.ended {
 		return false
 	}
-	c.stall = stallForeground
+	c.stall = o.foreground
 	if o.started {
-		c.stall = stallAttached
+		c.stall = o.attached
 	}
 	o.clients = append(o.clients, c)
 	return true

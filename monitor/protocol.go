@@ -91,9 +91,11 @@ type State struct {
 }
 
 // Each connection carries one request: a JSON line from the client, a JSON line in answer, then, for attach
-// and a started exec, the stream.
+// and a started exec, the stream. Before it the monitor says that it has taken the connection, and does not leave
+// while the connection is open.
 //
 //	engine                                   monitor
+//	                                       ←  here\n                  or ending\n: no start, attach or exec any more
 //	  {"op":"attach","stdout":true,...}\n  →
 //	                                       ←  {"ok":true}\n          or {"kind":"conflict","error":"..."}\n
 //	  raw stdin, half-close = EOF          →
@@ -112,6 +114,12 @@ const (
 	OpExecState  = "exec-state"  // answers with ExecState of Exec
 	OpTop        = "top"         // answers with host Pids
 	OpState      = "state"       // answers with the State in memory
+)
+
+// What the monitor says first on each connection.
+const (
+	greetHere   = "here"
+	greetEnding = "ending" // the container has ended
 )
 
 // Request is the first line of a connection.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -16,12 +17,14 @@ import (
 
 	"hull/errdef"
 	"hull/runtime"
+	"hull/runtime/cgroup"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	requestTimeout = 10 * time.Second // for a request to come in, and for an answer to be taken
+	requestTimeout = time.Minute      // for a request to come in: an engine may hold the monitor while it prepares the start
+	answerTimeout  = 10 * time.Second // for an answer to be taken
 	firstTimeout   = 10 * time.Second // for the spawner's connection, which is queued already
 	promiseTimeout = 5 * time.Minute  // for an engine that promised to remove the container (Request.Remove)
 )
@@ -70,11 +73,7 @@ const (
 // Main is `hull-runtime monitor <run directory>`, as Spawn starts it. It returns the exit code, unless it becomes
 // the OnExit command.
 func Main(args []string) int {
-	rt := containers{
-		create: runtime.Create, exec: runtime.Exec, delete: runtime.Delete,
-		oomKilled: func(string) bool { return false },
-		pids:      func(string) ([]int, error) { return nil, errdef.Unavailable("this build cannot list processes") },
-	}
+	rt := containers{create: runtime.Create, exec: runtime.Exec, delete: runtime.Delete, group: openGroup}
 	if err := serve(args, rt); err != nil {
 		fmt.Fprintf(os.Stderr, "hull-runtime monitor: %v\n", err)
 		return 1
@@ -143,7 +142,7 @@ func inherit(path string) (*server, error) {
 }
 
 func newServer(path string, lock, ln *os.File) *server {
-	s := &server{path: path, lock: lock, ln: ln, over: make(chan struct{}), out: new(output), in: newStdin()}
+	s := &server{path: path, lock: lock, ln: ln, over: make(chan struct{}), out: newOutput(), in: newStdin()}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -192,6 +191,7 @@ func (s *server) release() {
 	}
 }
 
+// accept takes connections and greets each, which says that it holds the monitor.
 func (s *server) accept(first *time.Timer) {
 	for {
 		f, err := accept(s.ln)
@@ -212,12 +212,22 @@ func (s *server) accept(first *time.Timer) {
 		if first.Stop() {
 			s.release()
 		}
+		f.WriteString(s.greeting() + "\n") // cannot block; an error will show when the request is read
 		s.work.Go(func() {
 			defer s.release()
 			defer f.Close()
 			s.serve(f)
 		})
 	}
+}
+
+func (s *server) greeting() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == phaseEnding || s.phase == phaseEnded {
+		return greetEnding
+	}
+	return greetHere
 }
 
 // clear removes the run directory, the lock last: from then on the path may belong to the next monitor.
@@ -307,7 +317,7 @@ func (s *server) serve(f *os.File) {
 }
 
 func answer(f *os.File, r *Response) error {
-	f.SetWriteDeadline(time.Now().Add(requestTimeout))
+	f.SetWriteDeadline(time.Now().Add(answerTimeout))
 	defer f.SetWriteDeadline(time.Time{})
 	return writeLine(f, r)
 }
@@ -345,11 +355,17 @@ func (s *server) wait(f *os.File, req *Request) {
 	if s.ended.Err() == nil {
 		return
 	}
+	f.SetReadDeadline(time.Time{})
 	if answer(f, &Response{OK: true, State: s.current()}) != nil || !req.Remove {
 		return
 	}
+	// A descriptor that only the end of this process closes: Conn.Finish waits for that.
+	control(f, func(fd int) error {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		return err
+	})
 	f.SetReadDeadline(time.Now().Add(promiseTimeout))
-	hungUp(f)
+	io.Copy(io.Discard, f)
 }
 
 func (s *server) alive() bool {
@@ -426,18 +442,29 @@ func (s *server) top() *Response {
 	if err != nil {
 		return refusal(err)
 	}
-	pids, err := s.rt.pids(b.cfg.Cgroup)
+	g, err := s.rt.group(b.cfg.Cgroup)
+	if err != nil {
+		return refusal(err)
+	}
+	pids, err := g.Pids()
 	if err != nil {
 		return refusal(err)
 	}
 	return &Response{OK: true, Pids: pids}
 }
 
-// containers is the runtime as the monitor uses it.
+// containers is the runtime as the monitor uses it; tests put plain processes in its place.
 type containers struct {
-	create    func(context.Context, *runtime.Config) (*runtime.Container, error)
-	exec      execFunc
-	delete    func(context.Context, *runtime.Config) error
-	oomKilled func(cgroup string) bool
-	pids      func(cgroup string) ([]int, error)
+	create func(context.Context, *runtime.Config) (*runtime.Container, error)
+	exec   execFunc
+	delete func(context.Context, *runtime.Config) error
+	group  func(path string) (group, error)
 }
+
+// group is the cgroup of the container.
+type group interface {
+	OOMKilled() bool
+	Pids() ([]int, error)
+}
+
+func openGroup(path string) (group, error) { return cgroup.Open(cgroup.Detect(), path) }

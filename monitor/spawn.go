@@ -25,8 +25,14 @@ const (
 	fdListener = 4 // listening on SocketFile; the spawner's connection is the first in its backlog
 )
 
-// Open returns a connection to the monitor of the run directory dir, spawning one when there is none. However many
-// commands open the same directory at once, one monitor results and each gets a connection to it.
+// ErrDead says that a monitor died in the run directory and left its container behind. Claim the directory, repair
+// the container, remove the directory; then a new monitor can be spawned.
+var ErrDead = errors.New("the monitor has died")
+
+// Open returns a connection to the monitor of the run directory dir, spawning one when there is none, and after one
+// whose container has ended. However many
+// commands open the same directory at once, one monitor results and each gets a connection to it. The monitor stays
+// at least until that connection is closed; so files may be written into the directory from then on.
 func Open(ctx context.Context, binary, dir string) (*Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
 		fmt.Errorf("no monitor comes up in %s", dir)))
@@ -36,10 +42,12 @@ func Open(ctx context.Context, binary, dir string) (*Conn, error) {
 		if errors.Is(err, ErrNoMonitor) {
 			c, err = Spawn(ctx, binary, dir)
 		}
-		if !errors.Is(err, errdef.ErrConflict) {
+		switch {
+		case err == nil && c.ending: // wait until it has left
+			c.Close()
+		case !errors.Is(err, errdef.ErrConflict): // that is: another command was quicker
 			return c, err
 		}
-		// Another command was quicker, or the monitor before is just leaving the directory.
 		if err := sleep(ctx, time.Millisecond); err != nil {
 			return nil, err
 		}
@@ -49,9 +57,8 @@ func Open(ctx context.Context, binary, dir string) (*Conn, error) {
 // Spawn starts a monitor (binary is hull-runtime) for the run directory dir, which is made when missing, and
 // returns the first connection to it. It does not wait until the monitor runs: the connection is already queued at
 // the socket it inherits, and so is every one that Dial makes from now on. The monitor lives until it has no
-// client and no container. The error has kind ErrConflict when the directory has a monitor.
-//
-// Files that a dead monitor left in dir are not looked at: repair the container before (see Claim).
+// client and no container. The error has kind ErrConflict when the directory has a monitor, and is ErrDead when one
+// died there.
 func Spawn(ctx context.Context, binary, dir string) (*Conn, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
@@ -69,10 +76,10 @@ func Spawn(ctx context.Context, binary, dir string) (*Conn, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	if err := unix.Unlinkat(int(d.Fd()), SocketFile, 0); err != nil && err != unix.ENOENT {
-		return nil, fmt.Errorf("remove old %s: %w", SocketFile, err)
-	}
 	ln, err := listen(d)
+	if errors.Is(err, unix.EADDRINUSE) { // a monitor that leaves removes its socket while it holds the lock
+		return nil, fmt.Errorf("%s: %w", dir, ErrDead)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +90,7 @@ func Spawn(ctx context.Context, binary, dir string) (*Conn, error) {
 	}
 	if err := start(binary, dir, lock, ln); err != nil {
 		f.Close()
+		unix.Unlinkat(int(d.Fd()), SocketFile, 0) // nothing ran here
 		return nil, err
 	}
 	return newConn(f), nil

@@ -1,0 +1,190 @@
+package monitor
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hull/errdef"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestOnExit: the command runs unless a connected engine removed the container, as it had promised.
+func TestOnExit(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		promise, remove bool
+		want            bool
+	}{
+		{"nobody there", false, false, true},
+		{"promised and removed", true, true, false},
+		{"promised and gone", true, false, true},
+	} {
+		b := newBox(t, "true")
+		mark := filepath.Join(filepath.Dir(b.dir), "mark")
+		b.cfg.OnExit = []string{"/bin/sh", "-c", "test ! -e " + b.run + " && trap >" + mark + ".traps; echo $GOMAXPROCS >" + mark}
+		w := b.open()
+		b.start()
+		if tt.promise {
+			r, err := w.Do(t.Context(), &Request{Op: OpWait, Remove: true})
+			must(t, err)
+			if r.State.Status != StatusExited {
+				t.Errorf("%s: %+v", tt.name, r.State)
+			}
+			if !exists(b.run) {
+				t.Errorf("%s: the monitor did not wait", tt.name)
+			}
+			if tt.remove {
+				must(t, os.RemoveAll(b.dir))
+			}
+		}
+		if tt.remove {
+			must(t, w.Finish(t.Context()))
+			if exists(b.run) {
+				t.Errorf("%s: finished before the run directory was removed", tt.name)
+			}
+		}
+		w.Close()
+		b.gone()
+		if tt.want {
+			eventually(t, tt.name+": OnExit has run", func() bool { return exists(mark) })
+			if got, _ := os.ReadFile(mark); strings.TrimSpace(string(got)) != "" {
+				t.Errorf("%s: it inherited GOMAXPROCS=%s", tt.name, got)
+			}
+		} else if exists(mark) {
+			t.Errorf("%s: OnExit has run", tt.name)
+		}
+	}
+}
+
+func TestMonitorKilled(t *testing.T) {
+	b := newBox(t, "sleep", "30")
+	s := b.attach()
+	w := b.open()
+	b.start()
+	st, err := ReadState(b.dir)
+	must(t, err)
+	if !st.Running() {
+		t.Errorf("not running: %+v", st)
+	}
+	pid, _ := Alive(b.run)
+	unix.Kill(pid, unix.SIGKILL)
+	if _, err := w.Do(t.Context(), &Request{Op: OpWait}); !errors.Is(err, ErrNoMonitor) {
+		t.Errorf("wait: %v", err)
+	}
+	if out, err := io.ReadAll(s); err != nil || len(out) > 0 {
+		t.Errorf("stream: %q, %v", out, err)
+	}
+	eventually(t, "the lock is free", func() bool { _, ok := Alive(b.run); return !ok })
+	if _, err := Dial(t.Context(), b.run); !errors.Is(err, ErrNoMonitor) {
+		t.Errorf("dial: %v", err)
+	}
+	release, err := Claim(b.run)
+	must(t, err)
+	if _, ok := Alive(b.run); !ok {
+		t.Error("a claim does not show")
+	}
+	if _, err := Claim(b.run); !errors.Is(err, errdef.ErrConflict) {
+		t.Errorf("second claim: %v", err)
+	}
+	if _, err := Spawn(t.Context(), self(t), b.run); !errors.Is(err, errdef.ErrConflict) {
+		t.Errorf("spawn while claimed: %v", err)
+	}
+	release()
+	if _, err := Open(t.Context(), self(t), b.run); !errors.Is(err, ErrDead) {
+		t.Errorf("open before the repair: %v", err)
+	}
+	unix.Kill(st.Pid, unix.SIGKILL)
+	eventually(t, "the state tells that the process is gone", func() bool { return !st.Running() })
+}
+
+func TestSignalsDoNotEndTheMonitor(t *testing.T) {
+	b := newBox(t, "sleep", "30")
+	b.start()
+	pid, _ := Alive(b.run)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE} {
+		unix.Kill(pid, sig)
+	}
+	r := b.ask(&Request{Op: OpState})
+	if r.State.Status != StatusRunning {
+		t.Errorf("%+v", r.State)
+	}
+	// Caught, not ignored: the container would inherit ignored signals.
+	b.ask(&Request{Op: OpSignal, Signal: int(unix.SIGTERM)})
+	b.gone()
+	if st, _ := ReadState(b.dir); st.ExitCode != 128+15 {
+		t.Errorf("exit code %d", st.ExitCode)
+	}
+}
+
+func TestRequestsRefused(t *testing.T) {
+	b := newBox(t, "sleep", "30")
+	idle := b.open()
+	defer idle.Close()
+	for _, tt := range []struct {
+		name string
+		req  Request
+		want error
+	}{
+		{"unknown", Request{Op: "dance"}, errdef.ErrInvalid},
+		{"signal before the start", Request{Op: OpSignal, Signal: 9}, errdef.ErrConflict},
+		{"start without files", Request{Op: OpStart}, nil},
+	} {
+		c := b.open()
+		if _, err := c.Do(t.Context(), &tt.req); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		c.Close()
+	}
+	idle.Close()
+	b.gone()
+
+	b = newBox(t, "sleep", "30")
+	b.start()
+	for _, tt := range []struct {
+		name string
+		req  Request
+		want error
+	}{
+		{"start again", Request{Op: OpStart}, errdef.ErrNotModified},
+		{"no such signal", Request{Op: OpSignal, Signal: 99}, errdef.ErrInvalid},
+		{"resize without terminal", Request{Op: OpResize, Width: 1, Height: 1}, errdef.ErrInvalid},
+		{"unknown exec", Request{Op: OpExecStart, Exec: "x"}, errdef.ErrNotFound},
+		{"exec without command", Request{Op: OpExecCreate}, errdef.ErrInvalid},
+	} {
+		c := b.open()
+		if _, err := c.Do(t.Context(), &tt.req); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		c.Close()
+	}
+	b.ask(&Request{Op: OpSignal, Signal: 9})
+	b.gone()
+}
+
+// TestLongPath: a run directory longer than sun_path has one too.
+func TestLongPath(t *testing.T) {
+	b := newBox(t, "true")
+	b.run = filepath.Join(filepath.Dir(b.run), strings.Repeat("d", 200))
+	b.start()
+	b.gone()
+}
+
+// TestRestartAtOnce: opening the directory while the monitor before leaves it gives a new one, always.
+func TestRestartAtOnce(t *testing.T) {
+	b := newBox(t, "true")
+	for i := range 100 {
+		c := b.open()
+		b.write()
+		if _, err := c.Do(t.Context(), &Request{Op: OpStart}); err != nil {
+			t.Fatalf("start %d: %v", i, err)
+		}
+		c.Close()
+		eventually(t, "exit is on disk", func() bool { st, _ := ReadState(b.dir); return st.Status == StatusExited })
+	}
+	b.gone()
+}
