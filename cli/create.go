@@ -77,8 +77,9 @@ func (a *app) missingImage(err error, o *options, image string) error {
 	if _, tag := splitTag(image); tag == "" && !strings.Contains(image, "@") {
 		image += ":latest"
 	}
-	return hint(errdef.NotFound("Unable to find image '%s' locally, and this version cannot pull images yet", image),
-		"Load an archive of it (docker save) with '"+a.Name+" load', or make one of a root file system with '"+a.Name+" import'.")
+	a.err.printf("Unable to find image '%s' locally\n", image)
+	return hint(err, "This version cannot pull images yet. Load an archive of one (docker save) with '"+a.Name+
+		" load', or make one of a root file system with '"+a.Name+" import'.")
 }
 
 // idFile is the file of --cidfile. It must not exist; what could not be used is removed.

@@ -38,7 +38,7 @@ func TestLikeDocker(t *testing.T) {
 		"inspect -f json web",
 		"version --format {{.Server.Version}}",
 		"start web", "start web nothing", "stop web", "stop -t 3 -s INT web", "stop -t -1 web", "restart -t 0 web",
-		"kill web", "kill -s HUP web", "rm web", "rm -f -v web", "rm nothing", "rename web other", "wait web", "wait web nothing",
+		"kill web", "kill -s HUP web", "rm web", "rm -f -v web", "rm nothing", "rm -f nothing web", "rmi -f nothing", "rename web other", "wait web", "wait web nothing",
 		"rmi app:1", "rmi -f --no-prune app:1", "rmi nothing", "tag app:1 b:2", "tag app:1 r.example:5000/b",
 		"load", "load -q", "import - img:2", "import -c CMD_x -m hello -",
 		"logs web", "logs -f -t --tail 5 --details web", "logs --since 2026-01-02T03:04:05Z --until 1767323046.5 web",

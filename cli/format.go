@@ -92,11 +92,11 @@ func fieldOf(row any, method string) string {
 	return reflect.ValueOf(row).MethodByName(method).Call(nil)[0].String()
 }
 
-// gap is what tabs puts between two columns, and least the width of all but the last.
+// gap is what tabs puts between two columns, and least the width of all but the last with it.
 const gap, least = 3, 10
 
 // fit shortens the widest cells until a line is at most width characters, the last column included. A column is
-// not made narrower than its header or 10 characters: on a terminal narrower than that lines do wrap.
+// not made narrower than its header or 7 characters: on a terminal narrower than that lines do wrap.
 func fit(lines [][]string, width int) {
 	n := len(lines[0])
 	widths := make([]int, n)
@@ -105,7 +105,7 @@ func fit(lines [][]string, width int) {
 		for _, l := range lines {
 			widths[i] = max(widths[i], utf8.RuneCountInString(l[i]))
 		}
-		floor[i] = max(utf8.RuneCountInString(lines[0][i]), least)
+		floor[i] = max(utf8.RuneCountInString(lines[0][i]), least-gap)
 	}
 	for total(widths) > width {
 		widest := -1
@@ -115,7 +115,7 @@ func fit(lines [][]string, width int) {
 			}
 		}
 		if widest < 0 {
-			return
+			break
 		}
 		widths[widest]--
 	}

@@ -22,9 +22,12 @@ func buildRm(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.eachPrinted(args, func(name string) error {
+		return a.each(args, func(name string) error {
 			err := c.ContainerRemove(cmd.Context(), name, o)
-			if o.Force && errors.Is(err, errdef.ErrNotFound) {
+			switch {
+			case err == nil:
+				a.out.println(name)
+			case o.Force && errors.Is(err, errdef.ErrNotFound):
 				a.complain(err) // as with Docker: said, and no failure
 				return nil
 			}
