@@ -156,8 +156,8 @@ func (b *boot) sysctls() error {
 			path = key
 		}
 		what := "set sysctl " + key
-		if strings.Contains(path, "..") {
-			return errdef.Invalid("invalid sysctl %q", key)
+		if ns := sysctlNamespace(path); ns == 0 || (b.newNS|b.joinNS)&ns == 0 || strings.Contains(path, "..") {
+			return errdef.Invalid("sysctl %q is not in a separate kernel namespace", key)
 		}
 		fd := b.openHow(what, proc, "sys/"+path, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV, 0).Result()
 		p.Call(what, unix.SYS_WRITE, fd, value, len(value))
@@ -165,6 +165,20 @@ func (b *boot) sysctls() error {
 	}
 	b.closeReg(proc)
 	return nil
+}
+
+// sysctlNamespace is the kind of namespace that has the sysctl to itself; 0 for one that the whole host shares, such as
+// kernel/core_pattern, which would run a command of the container's choice on the host.
+func sysctlNamespace(path string) uint64 {
+	switch {
+	case strings.HasPrefix(path, "net/"):
+		return unix.CLONE_NEWNET
+	case path == "kernel/domainname":
+		return unix.CLONE_NEWUTS
+	case strings.HasPrefix(path, "fs/mqueue/"), strings.HasPrefix(path, "kernel/msg"), strings.HasPrefix(path, "kernel/shm"), path == "kernel/sem":
+		return unix.CLONE_NEWIPC
+	}
+	return 0
 }
 
 // execute is the end of every program: stdio, working directory, rights, filter, execve.
