@@ -13,12 +13,7 @@
 // somebody else may take the layers away.
 package image
 
-import (
-	"context"
-	"time"
-
-	"hull/state"
-)
+import "time"
 
 // Store is the images below one root directory. Its methods may be used by many goroutines and processes.
 type Store struct {
@@ -46,11 +41,3 @@ type Layer struct {
 	DiffID  string // digest of the uncompressed tar
 	Dir     string // absolute; whiteouts are in overlayfs form
 }
-
-// Lease keeps all layers and blobs in place until Unlock: nothing is swept meanwhile. It is shared.
-func (s *Store) Lease(ctx context.Context) (*state.Locked, error) { panic("not yet") }
-
-// Resolve finds an image by reference, by full or short id, by name@digest or by a place in a reference's log
-// (name@{1}, name@{2h}, name@{yesterday}).
-// The error of an unknown one has kind errdef.ErrNotFound and Docker's words.
-func (s *Store) Resolve(ctx context.Context, name string) (*Image, error) { panic("not yet") }

@@ -2,7 +2,13 @@ package image
 
 import (
 	"context"
+	"errors"
 	"io"
+	"sync"
+
+	"hull/errdef"
+	"hull/image/layer"
+	"hull/ref"
 )
 
 // Progress tells how far a layer is.
@@ -27,22 +33,92 @@ type Loaded struct {
 }
 
 // Load reads an archive as `docker save` writes it, or a tar of an OCI image layout; either plain, gzip or zstd.
-// r need not be seekable. Each image appears complete or not at all.
-func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) ([]Loaded, error) {
-	panic("not yet")
+// r need not be seekable. All images of the archive become visible after all have been verified.
+func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded []Loaded, err error) {
+	p, err := parsePlatform(opts.Platform)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	tar, _, err := layer.Decompress(r)
+	if err != nil {
+		return nil, err
+	}
+	defer tar.Close()
+	a, err := readArchive(ctx, in, tar)
+	if err != nil {
+		return nil, err
+	}
+	images, err := a.images(in, p, opts.Platform != "")
+	if err != nil {
+		return nil, err
+	}
+	progress := oneAtATime(opts.Progress)
+	for _, img := range images {
+		if err := in.unpack(ctx, img, progress); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.commit(ctx, orDefault(opts.By, "load"), images); err != nil {
+		return nil, err
+	}
+	for _, img := range images {
+		id := string(img.m.Config.Digest)
+		for _, r := range img.refs {
+			loaded = append(loaded, Loaded{ID: id, Ref: r.Familiar()})
+		}
+		if len(img.refs) == 0 {
+			loaded = append(loaded, Loaded{ID: id})
+		}
+	}
+	return loaded, nil
 }
 
-// ImportOptions are for Import.
-type ImportOptions struct {
-	Ref      string   // name of the new image; "" leaves it without
-	Message  string   // comment of the new image
-	Changes  []string // Dockerfile instructions: CMD, ENV, USER, ...
-	Platform string   // os/arch[/variant]; "" is this machine's
-	Progress func(Progress)
-	By       string // the command, for the log of references; "" is "import"
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
 }
 
-// Import makes an image of one layer from the tar of a root file system (plain, gzip or zstd); returns its id.
-func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id string, err error) {
-	panic("not yet")
+// oneAtATime keeps the promise of LoadOptions.Progress.
+func oneAtATime(report func(Progress)) func(Progress) {
+	if report == nil {
+		return nil
+	}
+	var mu sync.Mutex // held while report runs: it is short and must not call back
+	return func(p Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		report(p)
+	}
+}
+
+// finishManifest reads the manifest d and its configuration.
+func finishManifest(in *incoming, d ref.Digest, declared string) (ready, error) {
+	data, err := in.read(d, maxManifest)
+	if err != nil {
+		return ready{}, err
+	}
+	m, _, err := parseTarget(data, declared)
+	if err != nil {
+		return ready{}, err
+	}
+	if m == nil {
+		return ready{}, errdef.Invalid("%s is an index within an index", d)
+	}
+	c, err := readConfig(in, m.Config.Digest)
+	return ready{manifest: d, m: m, c: c, target: d}, err
+}
+
+func readConfig(in *incoming, d ref.Digest) (*Config, error) {
+	data, err := in.read(d, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	return parseConfig(data)
 }

@@ -1,0 +1,169 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"hull/errdef"
+	"hull/image/layer"
+	"hull/ref"
+)
+
+// ImportOptions are for Import.
+type ImportOptions struct {
+	Ref      string   // name of the new image; "" leaves it without
+	Message  string   // comment of the new image
+	Changes  []string // Dockerfile instructions: CMD, ENV, USER, ...
+	Platform string   // os/arch[/variant]; "" is this machine's
+	Progress func(Progress)
+	By       string // the command, for the log of references; "" is "import"
+}
+
+// Import makes an image of one layer from the tar of a root file system (plain, gzip or zstd); returns its id.
+func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id string, err error) {
+	p, err := parsePlatform(opts.Platform)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now().UTC()
+	c := &Config{Created: &now, OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, Comment: opts.Message}
+	if err := c.Run.Change(opts.Changes); err != nil {
+		return "", err
+	}
+	var refs []ref.Ref
+	if opts.Ref != "" {
+		r, err := ref.Parse(opts.Ref)
+		if err != nil {
+			return "", err
+		}
+		if r.Digest != "" {
+			return "", errdef.Invalid("cannot import digest reference")
+		}
+		refs = append(refs, r.Tagged())
+	}
+	in, err := s.receive(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, in.close()) }()
+	l, res, err := in.importLayer(ctx, r, opts.Progress)
+	if err != nil {
+		return "", err
+	}
+	c.RootFS = RootFS{Type: "layers", DiffIDs: []string{res.DiffID}}
+	c.History = []History{{Created: &now, Comment: opts.Message}}
+	img, err := in.compose(c, []descriptor{l})
+	if err != nil {
+		return "", err
+	}
+	img.refs = refs
+	if err := in.commit(ctx, orDefault(opts.By, "import"), []ready{img}); err != nil {
+		return "", err
+	}
+	return string(img.m.Config.Digest), nil
+}
+
+// importLayer unpacks r and keeps its bytes as a blob, in one go.
+func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(Progress)) (descriptor, layer.Result, error) {
+	none := func(err error) (descriptor, layer.Result, error) { return descriptor{}, layer.Result{}, err }
+	raw, w := io.Pipe()
+	defer raw.Close()
+	type result struct {
+		sp  spooled
+		err error
+	}
+	done := make(chan result, 1)
+	path := in.tempBlob()
+	go func() { // ends when w is closed, which happens below in all cases
+		sp, err := spool(path, raw)
+		raw.CloseWithError(err)
+		done <- result{sp, err}
+	}()
+	dir, fsDir, err := in.newLayer("0")
+	if err != nil {
+		w.CloseWithError(err)
+		<-done
+		return none(err)
+	}
+	tee := io.TeeReader(&metered{r: &cancelled{ctx, r}, report: progress}, w)
+	tar, compression, err := layer.Decompress(tee)
+	var res layer.Result
+	if err == nil {
+		res, err = layer.Unpack(ctx, fsDir, tar, layer.Options{})
+		tar.Close()
+	}
+	if err == nil && res.Entries == 0 {
+		err = errdef.Invalid("the archive is empty or not a tar")
+	}
+	if err == nil { // what the decompressor did not need is part of the blob
+		_, err = io.Copy(io.Discard, tee)
+	}
+	w.CloseWithError(err)
+	blob := <-done
+	if err != nil {
+		return none(err)
+	}
+	if blob.err != nil {
+		return none(blob.err)
+	}
+	in.add(blob.sp)
+	chain := res.DiffID
+	if in.hasLayer(chain) {
+		res.Size = 0
+		if l, err := in.s.readLayer(chain); err == nil {
+			res.Size = l.Size
+		}
+	} else if err := in.addLayer(dir, chain, "", res); err != nil {
+		return none(err)
+	}
+	return descriptor{MediaType: layerType(compression), Digest: blob.sp.digest, Size: blob.sp.size}, res, nil
+}
+
+// compose makes the blobs of configuration and manifest.
+func (in *incoming) compose(c *Config, layers []descriptor) (ready, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return ready{}, err
+	}
+	config, err := in.addBytes(data)
+	if err != nil {
+		return ready{}, err
+	}
+	config.MediaType = typeConfig
+	m := &manifest{SchemaVersion: 2, MediaType: typeManifest, Config: config, Layers: layers}
+	if data, err = json.Marshal(m); err != nil {
+		return ready{}, err
+	}
+	d, err := in.addBytes(data)
+	return ready{manifest: d.Digest, m: m, c: c, target: d.Digest}, err
+}
+
+func layerType(c layer.Compression) string {
+	switch c {
+	case layer.Gzip:
+		return typeLayer + "+gzip"
+	case layer.Zstd:
+		return typeLayer + "+zstd"
+	}
+	return typeLayer
+}
+
+// layerTypeOf looks into the file path.
+func layerTypeOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 8)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return "", err
+	}
+	c, err := layer.Detect(head[:n])
+	return layerType(c), err
+}

@@ -1,0 +1,226 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hull/errdef"
+	"hull/ref"
+	"hull/state"
+)
+
+// sweepWait is how long a sweep waits for leases: creating a container takes milliseconds.
+const sweepWait = 2 * time.Second
+
+// Sweep removes blobs and layers that no image, reference or container needs, and what killed processes left; it
+// returns the chain ids of the removed layers. While somebody brings images in it does nothing: the next sweep
+// will. kept is as in RemoveOptions.
+func (s *Store) Sweep(ctx context.Context, kept func() (map[string]bool, error)) ([]string, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, sweepWait, errBusy)
+	defer cancel()
+	l, err := state.Lock(wait, s.layersDir())
+	if errors.Is(err, errBusy) || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	swept, trash, err := s.sweep(ctx, kept)
+	l.Unlock() // what remains takes time and is in nobody's way
+	errs := []error{err}
+	for _, path := range trash {
+		errs = append(errs, state.Remove(path))
+	}
+	return swept, errors.Join(append(errs, state.EmptyTrash(s.trashDir()))...)
+}
+
+// sweep renames what is not needed into the trash.
+func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error)) (swept, trash []string, err error) {
+	// Records and references change without a lease, but only ever to what is complete: mark under their lock.
+	refs, err := state.Lock(ctx, filepath.Join(s.root, "refs"))
+	if err != nil {
+		return nil, nil, err
+	}
+	m := marks{s: s, blobs: map[ref.Digest]bool{}, layers: map[string]bool{}}
+	err = m.all(kept)
+	s.tidy()
+	refs.Unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(s.trashDir(), 0o700); err != nil {
+		return nil, nil, err
+	}
+	discard := func(path string) error {
+		to := filepath.Join(s.trashDir(), state.TempName())
+		trash = append(trash, to)
+		return os.Rename(path, to)
+	}
+	layers, err := os.ReadDir(s.layersDir())
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range layers {
+		chain := "sha256:" + e.Name()
+		if m.layers[chain] {
+			continue
+		}
+		if err := discard(filepath.Join(s.layersDir(), e.Name())); err != nil {
+			return swept, trash, err
+		}
+		if !strings.HasPrefix(e.Name(), state.TempPrefix) {
+			swept = append(swept, chain)
+		}
+	}
+	return swept, trash, s.sweepBlobs(&m, discard)
+}
+
+func (s *Store) sweepBlobs(m *marks, discard func(string) error) error {
+	algorithms, err := os.ReadDir(s.blobsDir())
+	if err != nil {
+		return err
+	}
+	for _, a := range algorithms {
+		dir := filepath.Join(s.blobsDir(), a.Name())
+		if strings.HasPrefix(a.Name(), state.TempPrefix) {
+			if err := discard(dir); err != nil {
+				return err
+			}
+			continue
+		}
+		blobs, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, b := range blobs {
+			if m.blobs[ref.Digest(a.Name()+":"+b.Name())] {
+				continue
+			}
+			if err := os.Remove(filepath.Join(dir, b.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tidy removes temporary files that killed writers left beside records and references. All writers of those hold
+// the lock that the caller has.
+func (s *Store) tidy() {
+	for _, dir := range []string{s.imagesDir(), filepath.Join(s.root, "refs")} {
+		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && strings.HasPrefix(d.Name(), state.TempPrefix) {
+				os.Remove(path)
+			}
+			return nil
+		})
+	}
+}
+
+// marks is what a sweep leaves alone.
+type marks struct {
+	s      *Store
+	blobs  map[ref.Digest]bool
+	layers map[string]bool
+}
+
+func (m *marks) all(kept func() (map[string]bool, error)) error {
+	for id, rec := range m.s.records() {
+		if rec.Manifest == "" {
+			return errdef.As(errdef.ErrCorrupt, errors.New("image "+id+" is damaged: remove it first (hull rmi "+short(id)+"), nothing was swept"))
+		}
+		if err := m.target(rec.Manifest, ""); err != nil {
+			return err
+		}
+	}
+	for _, target := range m.s.refs() {
+		if err := m.target(target, ""); err != nil {
+			return err
+		}
+	}
+	if kept == nil {
+		return nil
+	}
+	chains, err := kept()
+	if err != nil {
+		return err
+	}
+	for c := range chains {
+		m.layer(c)
+	}
+	return nil
+}
+
+// layer marks a layer and those below it.
+func (m *marks) layer(chain string) {
+	for chain != "" && !m.layers[chain] {
+		if _, err := ref.ParseDigest(chain); err != nil {
+			return
+		}
+		m.layers[chain] = true
+		l, err := m.s.readLayer(chain)
+		if err != nil {
+			return
+		}
+		chain = l.Parent
+	}
+}
+
+// target marks a manifest, or an index with those of its manifests that are here. What is missing needs no mark;
+// what is damaged stops the sweep, since nobody knows what it needs.
+func (m *marks) target(d ref.Digest, declared string) error {
+	if m.blobs[d] {
+		return nil
+	}
+	data, err := m.s.readBlob(d, maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.blobs[d] = true
+	man, x, err := parseTarget(data, declared)
+	if err != nil {
+		return err
+	}
+	if x != nil {
+		for _, e := range x.Manifests {
+			if e.Annotations["vnd.docker.reference.type"] != "" || !m.s.hasBlob(e.Digest) {
+				continue
+			}
+			if err := m.target(e.Digest, e.MediaType); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return m.manifest(man)
+}
+
+func (m *marks) manifest(man *manifest) error {
+	m.blobs[man.Config.Digest] = true
+	for _, l := range man.Layers {
+		m.blobs[l.Digest] = true
+	}
+	data, err := m.s.readBlob(man.Config.Digest, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c, err := parseConfig(data)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chainIDs(c.RootFS.DiffIDs) {
+		m.layers[chain] = true
+	}
+	return nil
+}
