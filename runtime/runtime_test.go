@@ -111,7 +111,9 @@ func config(t testing.TB, args ...string) *Config {
 		if err := Delete(deadline(t), cfg); err != nil {
 			t.Error("delete: ", err)
 		}
-		os.Chmod(filepath.Join(work, "rw/work/work"), 0o700) // overlayfs makes it with no rights at all
+		for _, d := range []string{"work", "work/incompat", "work/incompat/volatile"} { // overlayfs makes them with no rights at all
+			os.Chmod(filepath.Join(work, "rw/work", d), 0o700)
+		}
 	})
 	return cfg
 }
