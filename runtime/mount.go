@@ -402,10 +402,16 @@ func clean(path string) string { return filepath.Clean("/" + path) }
 // ordinaryDir opens a directory that must exist under its own name, or makes it.
 func (b *boot) ordinaryDir(path string) kernel.Reg {
 	p := b.prog
-	what := path + " in the image"
-	p.Call("create "+path, unix.SYS_MKDIRAT, b.rootReg, strings.TrimPrefix(path, "/"), 0o755).Allow(unix.EEXIST, unix.EROFS, unix.ENOENT)
-	return b.openHow(what+" must be an ordinary directory", b.rootReg, path, unix.O_PATH|unix.O_DIRECTORY,
-		unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS, 0).Result()
+	what := path + " in the image must be an ordinary directory"
+	const resolve = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS
+	fd, missing, done := p.Register(), p.NewLabel(), p.NewLabel()
+	b.openHow(what, b.rootReg, path, unix.O_PATH|unix.O_DIRECTORY, resolve, 0, unix.ENOENT).Else(missing).Into(fd)
+	p.Jump(done)
+	p.Mark(missing)
+	p.Call("create "+path, unix.SYS_MKDIRAT, b.rootReg, strings.TrimPrefix(path, "/"), 0o755)
+	b.openHow(what, b.rootReg, path, unix.O_PATH|unix.O_DIRECTORY, resolve, 0).Into(fd)
+	p.Mark(done)
+	return fd
 }
 
 // ensureDir opens the directory, making what is missing of it.
