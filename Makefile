@@ -17,7 +17,7 @@ test-vm: ## the core of the tests on Debian's own kernel: cgroup v2, AppArmor (Q
 	@test/vm/run
 
 bench: build ## measure against the C floor and write docs/benchmarks.md
-	@go run ./bench
+	@.ci/packages gcc busybox && go run ./bench
 
 lint: ## gofmt, vet for both architectures, and the import and weight rules
 	@.ci/lint
