@@ -29,6 +29,8 @@ type Hull struct {
 	RunDir  string
 	Program string   // bin/hull, or what a test puts here
 	Env     []string // of every command; HULL_ROOT and HULL_RUN are among them
+	// Through, when set, is the command line that a hull command line is appended to: to run as another user, say.
+	Through []string
 
 	base Census // what Check compares with
 }
@@ -82,7 +84,8 @@ func (h *Hull) Instance() string {
 
 // Cmd is a hull command with this engine's environment, killed when t ends.
 func (h *Hull) Cmd(t testing.TB, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), h.Program, args...)
+	line := slices.Concat(h.Through, []string{h.Program}, args)
+	cmd := exec.CommandContext(t.Context(), line[0], line[1:]...)
 	cmd.Env = slices.Clone(h.Env)
 	cmd.Dir = h.Dir
 	cmd.WaitDelay = time.Second
