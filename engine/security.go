@@ -60,12 +60,12 @@ func parseSecurity(h *Host) (*security, error) {
 	return s, nil
 }
 
-// The paths of Docker 29, and those of threats 2.2 that its list lacks.
+// The paths of Docker 29, and those of threats 2.2 and A27 that its list lacks.
 var (
 	maskedPaths = [...]string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-		"/sys/firmware", "/sys/fs/selinux", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+		"/sys/firmware", "/sys/fs/selinux", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/slab", "/sys/kernel/tracing",
 	}
 	readonlyPaths = [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )

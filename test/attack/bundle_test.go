@@ -185,7 +185,8 @@ func (b *bundle) runc(t *testing.T) (output string, ok bool) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
-	t.Logf("control: runc ended with %v: %s", err, strings.TrimSpace(out.String()))
+	lines := strings.SplitAfterN(out.String(), "\n", 6)
+	t.Logf("control: runc ended with %v: %s", err, strings.Join(lines[:min(len(lines), 5)], ""))
 	return out.String(), true
 }
 

@@ -235,7 +235,7 @@ func (h *Hull) openFiles() []string {
 }
 
 // files are the names in store and run directory. Directories count only by what they hold, but a container's
-// always. What is made once and kept is left out: the extracted runtime and the store's own marks.
+// always. What is made once and kept is left out: the extracted runtime, compiled filters and the store's own marks.
 func (h *Hull) files() []string {
 	var out []string
 	for _, top := range []string{h.Root, h.RunDir} {
@@ -245,10 +245,10 @@ func (h *Hull) files() []string {
 			}
 			rel, _ := filepath.Rel(h.Dir, path)
 			switch {
-			case rel == "root/bin", rel == "root/refs.log":
+			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log":
 				return filepath.SkipDir
-			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", filepath.Base(rel) == ".lock":
-			case filepath.Base(filepath.Dir(rel)) == "containers":
+			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
+			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo":
 				out = append(out, rel)
 			case strings.HasPrefix(rel, "root/layers/") && strings.Contains(rel, "/fs/"):
 				if d.IsDir() {

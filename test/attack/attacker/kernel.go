@@ -133,7 +133,7 @@ var switches = []string{
 	"/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hotplug", "/proc/sys/vm/drop_caches",
 	"/proc/sys/fs/binfmt_misc/register", "/proc/bus", "/proc/fs", "/proc/irq/default_smp_affinity", "/proc/sys/kernel/panic", "/proc/sys/kernel/printk",
 	"/proc/sys/vm/overcommit_memory", "/sys/kernel/uevent_helper", "/sys/kernel/mm/ksm/run", "/sys/power/state", "/sys/class/net/lo/ifalias",
-	"/proc/mtrr", "/proc/timer_list",
+	"/proc/mtrr",
 }
 
 func paths() {
