@@ -74,7 +74,11 @@ func (s *Store) prepare() error {
 	if _, err := os.Lstat(layout); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return state.WriteDurable(layout, []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	err := s.writeTop("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	if errors.Is(err, fs.ErrNotExist) { // two at once share the temporary name: the other one was first, with the same
+		_, err = os.Lstat(layout)
+	}
+	return err
 }
 
 // spooled is a file that is on its way to become a blob.

@@ -111,13 +111,13 @@ func (r *Run) volumes(s string) {
 
 // pairs reads a=b c="d e", or the old form: a name and, after a space, its value.
 func pairs(s string, set func(k, v string)) error {
-	if name, value, ok := strings.Cut(s, " "); ok && !strings.Contains(name, "=") {
-		set(name, strings.TrimSpace(value))
-		return nil
-	}
 	words, err := words(s)
 	if err != nil {
 		return err
+	}
+	if name, value, ok := strings.Cut(s, " "); ok && !strings.Contains(words[0], "=") {
+		set(name, strings.TrimSpace(value))
+		return nil
 	}
 	for _, w := range words {
 		k, v, ok := strings.Cut(w, "=")

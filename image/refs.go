@@ -318,7 +318,20 @@ func (s *Store) writeIndex() error {
 	if err != nil {
 		return err
 	}
-	return state.WriteDurable(path, data)
+	return s.writeTop("index.json", data)
+}
+
+// writeTop writes a file of the root directory. The temporary file is in images/, where a sweep finds it if we
+// are killed: in the root it could be anybody's.
+func (s *Store) writeTop(name string, data []byte) error {
+	tmp := filepath.Join(s.imagesDir(), state.TempPrefix+name)
+	if err := state.WriteDurable(tmp, data); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(s.root, name)); err != nil {
+		return err
+	}
+	return state.SyncDir(s.root)
 }
 
 // describe returns the descriptor of a manifest or index in the store.
