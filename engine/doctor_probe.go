@@ -449,6 +449,12 @@ func (f *facts) probeMounts(ctx context.Context) {
 	}
 	if f.overlayKnown && f.userNS == nil { // one that cannot be made is said once
 		f.overlay = inUserNS(ctx, ns, func(p *kernel.Program) {
+			if dirs.hidden {
+				p.Call("mount tmpfs", unix.SYS_MOUNT, "tmpfs", "/tmp", "tmpfs", 0, 0)
+				for _, d := range dirs.lower {
+					p.Call("make directory", unix.SYS_MKDIRAT, unix.AT_FDCWD, d, 0o700)
+				}
+			}
 			p.Call("mount overlay", unix.SYS_MOUNT, "overlay", dirs.merged, "overlay", 0, dirs.options()+",userxattr")
 		})
 	}
@@ -467,6 +473,15 @@ func (f *facts) probeAsRoot(ns *os.File, dirs scratch) {
 	if !f.overlayKnown {
 		return
 	}
+	if dirs.hidden {
+		f.overlay = unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "")
+		for _, d := range dirs.lower {
+			f.overlay = errors.Join(f.overlay, os.Mkdir(d, 0o700))
+		}
+		if f.overlay != nil {
+			return
+		}
+	}
 	o := kernel.Overlay{Lower: dirs.lower, Upper: dirs.upper, Work: dirs.work, Scratch: dirs.merged}
 	if f.idmap == nil && dirs.upper != "" {
 		o.IDMap = ns
@@ -482,6 +497,7 @@ func (f *facts) probeAsRoot(ns *os.File, dirs scratch) {
 type scratch struct {
 	lower               []string
 	upper, work, merged string
+	hidden              bool // on a tmpfs over /tmp that only the probe's mount namespace sees
 }
 
 func (s *scratch) options() string {
@@ -492,11 +508,11 @@ func (s *scratch) options() string {
 	return o
 }
 
-// scratch makes directories in the store, where layers would be. While there is no store it makes none: two
-// directories of the host, stacked read-only, tell at least whether there is overlayfs.
+// scratch makes directories in the store, where layers would be. While there is no store it makes none there: two
+// directories of a tmpfs, stacked read-only, tell at least whether there is overlayfs.
 func (f *facts) scratch() (s scratch, remove func(), err error) {
 	if f.root.probed != f.root.path || !f.root.writable || f.root.readonly {
-		return scratch{lower: []string{"/usr", "/etc"}, merged: "/tmp"}, func() {}, nil
+		return scratch{lower: []string{"/tmp/a", "/tmp/b"}, merged: "/tmp/a", hidden: true}, func() {}, nil
 	}
 	tmp := filepath.Join(f.root.path, state.TempName())
 	s = scratch{lower: []string{tmp + "/a", tmp + "/b"}, upper: tmp + "/upper", work: tmp + "/work", merged: tmp + "/merged"}
