@@ -20,10 +20,10 @@ type verb struct {
 
 var verbs = []verb{
 	{name: "run --rm", args: []string{"run", "--rm", "--network", "none", "busybox", "true"}},
-	{name: "run -d", args: []string{"run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000"}},
-	{name: "exec", args: []string{"exec", "c", "true"}, prepare: []string{"run", "-d", "--name", "c", "busybox", "sleep", "1000"}},
-	{name: "rm -f", args: []string{"rm", "-f", "c"}, prepare: []string{"run", "-d", "--name", "c", "busybox", "sleep", "1000"}},
-	{name: "rm", args: []string{"rm", "c"}, prepare: []string{"create", "--name", "c", "busybox"}},
+	{name: "run -d", args: []string{"run", "-d", "--name", "target", "--network", "none", "busybox", "sleep", "1000"}},
+	{name: "exec", args: []string{"exec", "target", "true"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
+	{name: "rm -f", args: []string{"rm", "-f", "target"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
+	{name: "rm", args: []string{"rm", "target"}, prepare: []string{"create", "--name", "target", "busybox"}},
 }
 
 var disturbances = []Fault{
@@ -117,7 +117,7 @@ func repaired(t *testing.T, h *rig.Hull) string {
 			return fmt.Sprintf("%s is listed but rm -f says: %s", line, r.Stderr)
 		}
 	}
-	if r := h.Run(t, "run", "--rm", "--network", "none", "--name", "c", "busybox", "echo", "works"); r.Stdout != "works\n" {
+	if r := h.Run(t, "run", "--rm", "--network", "none", "--name", "target", "busybox", "echo", "works"); r.Stdout != "works\n" {
 		return fmt.Sprintf("the same thing does not work afterwards: %+v", r)
 	}
 	return strings.Join(h.Difference(), "\n")

@@ -111,7 +111,9 @@ func TestTmux(t *testing.T) {
 	run("send-keys", "-t", "s", "sleep 1000", "Enter")
 	run("send-keys", "-t", "s", "C-z", "")
 	see("Stopped")
-	run("send-keys", "-t", "s", "kill %1; exit 6", "Enter")
+	run("send-keys", "-t", "s", "fg", "Enter")
+	run("send-keys", "-t", "s", "C-c", "")
+	run("send-keys", "-t", "s", "exit 6", "Enter")
 	see("ended 6")
 	run("kill-server")
 	rig.Eventually(t, "the container is gone", func() bool { return h.Must(t, "ps", "-aq") == "" })
@@ -121,7 +123,7 @@ func TestTmux(t *testing.T) {
 func TestDetach(t *testing.T) {
 	h := rig.Engine(t)
 	h.Load(t, rig.Busybox(t))
-	p := rig.Pty(t, h.Cmd(t, "run", "-it", "--name", "d", "busybox", "sh"))
+	p := rig.Pty(t, h.Cmd(t, "run", "-it", "--name", "left", "busybox", "sh"))
 	p.Expect("/ #")
 	p.Send("X=kept\n")
 	p.Expect("/ #")
@@ -129,17 +131,17 @@ func TestDetach(t *testing.T) {
 	if code := p.Wait(); code != 0 {
 		t.Errorf("want exit status 0 of a detached run, got %d", code)
 	}
-	if got := h.Must(t, "inspect", "--format", "{{.State.Running}}", "d"); got != "true" {
+	if got := h.Must(t, "inspect", "--format", "{{.State.Running}}", "left"); got != "true" {
 		t.Fatalf("the container ended with its client")
 	}
-	p = rig.Pty(t, h.Cmd(t, "attach", "d"))
+	p = rig.Pty(t, h.Cmd(t, "attach", "left"))
 	p.Send("echo it was $X\n")
 	p.Expect("it was kept")
 	p.Send("exit 4\n")
 	if code := p.Wait(); code != 4 {
 		t.Errorf("want exit status 4 of attach, got %d", code)
 	}
-	h.Must(t, "rm", "d")
+	h.Must(t, "rm", "left")
 }
 
 // TestTerminalRestored compares the caller's terminal settings before and after, with and without a fault.

@@ -76,15 +76,15 @@ func basics(t *testing.T, h *rig.Hull) {
 	if r := h.Run(t, "run", "--rm", "--network", "host", "busybox", "true"); r.Code != 0 {
 		t.Errorf("--network host: %+v", r)
 	}
-	h.Must(t, "run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
-	if got := h.Must(t, "exec", "c", "cat", "/proc/1/comm"); got != "sleep" {
+	h.Must(t, "run", "-d", "--name", "mine", "--network", "none", "busybox", "sleep", "1000")
+	if got := h.Must(t, "exec", "mine", "cat", "/proc/1/comm"); got != "sleep" {
 		t.Errorf("exec: %q", got)
 	}
-	if got := h.Must(t, "ps", "--format", "{{.Names}} {{.State}}"); got != "c running" {
+	if got := h.Must(t, "ps", "--format", "{{.Names}} {{.State}}"); got != "mine running" {
 		t.Errorf("ps: %q", got)
 	}
-	h.Must(t, "stop", "-t", "0", "c")
-	h.Must(t, "rm", "c")
+	h.Must(t, "stop", "-t", "0", "mine")
+	h.Must(t, "rm", "mine")
 }
 
 // TestUserSingleID runs containers for a user who has one id and nothing else.

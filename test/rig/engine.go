@@ -201,7 +201,7 @@ func (h *Hull) Kill(t testing.TB) {
 }
 
 // Pids are the living processes of this engine: those in its cgroups, those whose program or command line lies in
-// its directory.
+// its directory, and commands on it.
 func (h *Hull) Pids() []int {
 	var pids []int
 	self := os.Getpid()
@@ -224,8 +224,13 @@ func (h *Hull) owns(pid int) bool {
 	if exe, _ := os.Readlink(proc + "/exe"); strings.HasPrefix(exe, h.Dir+"/") {
 		return true
 	}
-	b, _ := os.ReadFile(proc + "/cmdline")
-	return bytes.Contains(b, []byte(h.Dir+"/"))
+	if b, _ := os.ReadFile(proc + "/cmdline"); bytes.Contains(b, []byte(h.Dir+"/")) {
+		return true
+	}
+	// A command that a client left behind tells by its environment only.
+	exe, _ := os.Readlink(proc + "/exe")
+	b, _ := os.ReadFile(proc + "/environ")
+	return exe == h.Program && bytes.Contains(b, []byte("HULL_ROOT="+h.Root+"\x00"))
 }
 
 // dead tells from /proc/PID/stat whether the process has ended and only waits for its parent.

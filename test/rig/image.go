@@ -89,7 +89,7 @@ func Layered(t testing.TB) *Image {
 			{Name: "opt/", Mode: 0o755}, {Name: "opt/old", Mode: 0o644, Data: "x"}},
 		[]File{{Name: "srv/", Mode: 0o755}, {Name: "srv/a", Mode: 0o640, Data: "second\n", UID: 1000}, {Name: "srv/.wh.gone"},
 			{Name: "opt/", Mode: 0o755}, {Name: "opt/.wh..wh..opq"}, {Name: "opt/new", Mode: 0o644, Data: "new\n"}},
-		[]File{{Name: "srv/b", Type: tar.TypeLink, Link: "srv/a"}, {Name: "work/", Mode: 0o1777, UID: 1000}})
+		[]File{{Name: "srv/c", Mode: 0o644, Data: "third\n"}, {Name: "srv/b", Type: tar.TypeLink, Link: "srv/c"}, {Name: "work/", Mode: 0o1777, UID: 1000}})
 	i.User, i.Dir, i.Env = "app", "/work", append(i.Env, "GREETING=hello")
 	i.Entry, i.Cmd = []string{"/bin/sh", "-c"}, []string{"echo $GREETING from $(id -un) in $PWD"}
 	i.Labels = map[string]string{"test": "layered"}
