@@ -97,6 +97,10 @@ func (e *Engine) loadState(c *Container) {
 		Status: s.Status, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
 		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, Warnings: s.Warnings,
 	}
+	if s.Status == monitor.StatusExited && s.StartedAt.IsZero() {
+		// As in Docker: what never ran is created, with the exit code and the error of the attempt.
+		c.State.Status, c.State.FinishedAt = StatusCreated, time.Time{}
+	}
 	if s.Status == monitor.StatusRunning {
 		if _, alive := monitor.Alive(e.runDir(c.ID)); !alive {
 			// Somebody who may change it repairs it; to the rest it is as dead as it will be then.

@@ -166,7 +166,7 @@ func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, erro
 	if err := e.runReady(); err != nil {
 		return nil, err
 	}
-	if c.State.Status == StatusExited {
+	if c.State.Status == StatusExited || c.State.Error != "" {
 		if err := e.outlast(ctx, c.ID); err != nil {
 			return nil, err
 		}

@@ -40,7 +40,7 @@ func (e *Engine) Wait(ctx context.Context, name string, cond Condition, ready fu
 			ready()
 			return exitOf(&c.State), nil
 		}
-		return e.waitExit(ctx, c, &monitor.Request{Op: monitor.OpWait, Now: true}, ready)
+		return e.waitStopped(ctx, c, ready)
 	case NextExit:
 		return e.waitExit(ctx, c, &monitor.Request{Op: monitor.OpWait}, ready)
 	case Removed:
@@ -77,6 +77,29 @@ func (e *Engine) waitExit(ctx context.Context, c *Container, r *monitor.Request,
 		if err != nil && !errors.Is(err, errdef.ErrNotFound) {
 			return Exit{}, err
 		}
+	}
+	return Exit{resp.State.ExitCode, resp.State.Error}, nil
+}
+
+// waitStopped waits for the end of a container that was seen running. Its monitor may be gone since, or another one
+// may have been started to wait for the next start: both know less than the disk.
+func (e *Engine) waitStopped(ctx context.Context, c *Container, ready func()) (Exit, error) {
+	conn, err := monitor.Dial(ctx, e.runDir(c.ID))
+	if errors.Is(err, monitor.ErrNoMonitor) {
+		ready()
+		return e.exitOnDisk(context.WithoutCancel(ctx), c, false)
+	}
+	if err != nil {
+		return Exit{}, err
+	}
+	defer conn.Close()
+	ready()
+	resp, err := conn.Do(ctx, &monitor.Request{Op: monitor.OpWait, Now: true})
+	if errors.Is(err, monitor.ErrNoMonitor) || err == nil && resp.State.Status == monitor.StatusCreated {
+		return e.exitOnDisk(context.WithoutCancel(ctx), c, false)
+	}
+	if err != nil {
+		return Exit{}, err
 	}
 	return Exit{resp.State.ExitCode, resp.State.Error}, nil
 }
