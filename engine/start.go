@@ -171,7 +171,7 @@ func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, erro
 			return nil, err
 		}
 	}
-	return monitor.Open(ctx, binary, e.runDir(c.ID))
+	return monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors"}, e.runDir(c.ID))
 }
 
 // outlast waits until the monitor of a start that is over has left: each serves one.

@@ -91,11 +91,11 @@ func TestMonitorKilled(t *testing.T) {
 	if _, err := Claim(b.run); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("second claim: %v", err)
 	}
-	if _, err := Spawn(t.Context(), self(t), b.run); !errors.Is(err, errdef.ErrConflict) {
+	if _, err := Spawn(t.Context(), testProgram(t), b.run); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("spawn while claimed: %v", err)
 	}
 	release()
-	if _, err := Open(t.Context(), self(t), b.run); !errors.Is(err, ErrDead) {
+	if _, err := Open(t.Context(), testProgram(t), b.run); !errors.Is(err, ErrDead) {
 		t.Errorf("open before the repair: %v", err)
 	}
 	unix.Kill(st.Pid, unix.SIGKILL)

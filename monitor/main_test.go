@@ -151,17 +151,17 @@ func (b *testBox) write() {
 
 func (b *testBox) open() *Conn {
 	b.t.Helper()
-	c, err := Open(b.t.Context(), self(b.t), b.run)
+	c, err := Open(b.t.Context(), testProgram(b.t), b.run)
 	must(b.t, err)
 	b.t.Cleanup(func() { c.Close() })
 	return c
 }
 
-func self(t *testing.T) string {
+func testProgram(t *testing.T) Program {
 	t.Helper()
 	exe, err := os.Executable()
 	must(t, err)
-	return exe
+	return Program{Path: exe}
 }
 
 // ask sends one request to a monitor that is there and wants it to succeed.

@@ -84,7 +84,7 @@ func TestSpawnRace(t *testing.T) {
 	b := newBox(t, "true")
 	first := b.open()
 	defer first.Close()
-	if _, err := Spawn(t.Context(), self(t), b.run); !errors.Is(err, errdef.ErrConflict) {
+	if _, err := Spawn(t.Context(), testProgram(t), b.run); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("second spawn: %v", err)
 	}
 	eventually(t, "the monitor tells its pid", func() bool { pid, _ := Alive(b.run); return pid > 0 })

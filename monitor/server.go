@@ -268,7 +268,9 @@ func become(argv []string) error {
 	signal.Reset()
 	var env []string
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "GOMAXPROCS=") && !strings.HasPrefix(kv, "GOGC=") {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "GOMAXPROCS", "GOGC", "GODEBUG":
+		default:
 			env = append(env, kv)
 		}
 	}

@@ -140,7 +140,7 @@ func TestTerminalOutputAtEnd(t *testing.T) {
 // TestOutputHeldOutside: somebody who keeps the pipe open does not keep the container from ending, and what is in
 // the pipe is not lost.
 func TestOutputHeldOutside(t *testing.T) {
-	b := newBox(t, "sh", "-c", "setsid sleep 20 & echo $!; exit 4")
+	b := newBox(t, "sh", "-c", "setsid sleep 20 & echo $!; sleep 0.2; exit 4")
 	s := b.attach()
 	from := time.Now()
 	b.start()

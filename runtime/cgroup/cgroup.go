@@ -52,6 +52,21 @@ func Open(l Layout, path string) (*Group, error) {
 	return g, nil
 }
 
+// Ensure makes the group at path below every hierarchy, without limits and with its missing parents, for the engine's
+// own processes. One that is there and in use stays as it is.
+func Ensure(l Layout, path string) (*Group, error) {
+	g, err := Open(l, path)
+	if err != nil {
+		return nil, err
+	}
+	for i := range g.dirs {
+		if err := g.dirs[i].makeParents(g.path + "/member"); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
 // cleanPath makes p start with a slash and refuses to name the root, or anything above it.
 func cleanPath(p string) (string, error) {
 	if strings.Contains(p, "\n") || strings.Contains(p, "\x00") {
