@@ -40,7 +40,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	for _, l := range img.Layers {
 		r.Layers = append(r.Layers, l.ChainID)
 	}
-	r.Compat32 = img.Config.Architecture == "386" || img.Config.Architecture == "arm"
+	r.Compat32 = e.compat32(img)
 	r.fill(&img.Config.Run)
 	if r.Warnings, err = r.check(); err != nil {
 		return "", nil, err

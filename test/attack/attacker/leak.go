@@ -89,7 +89,7 @@ func watch(d time.Duration, host string) {
 				}
 				// A traced process is ours to steer. A program of the container itself may be traced; one that came
 				// from outside says so by its executable.
-				if exe, _ := os.Readlink(proc + "/exe"); strings.Contains(exe, "hull") || strings.Contains(exe, "runc") {
+				if exe, err := os.Readlink(proc + "/exe"); err == nil && !strings.HasPrefix(exe, "/bin/") {
 					if unix.PtraceSeize(pid) == nil {
 						success("traced %d, which runs %s", pid, exe)
 						unix.PtraceDetach(pid)
