@@ -111,7 +111,12 @@ func Make(l Layout, path string, res *specs.LinuxResources) (*Group, []string, e
 			made = append(made, g.dirs[i].path)
 		}
 	}
-	warnings, err := g.Set(res)
+	warnings, err := g.setLimits(res)
+	if err == nil {
+		var notes []string
+		notes, err = g.setDevices(res.Devices)
+		warnings = append(warnings, notes...)
+	}
 	if err != nil {
 		undo()
 		return nil, nil, err

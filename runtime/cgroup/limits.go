@@ -49,10 +49,19 @@ func translations() []translation {
 	}
 }
 
-// Set sets the limits of res, the device rules included; what res does not mention stays as it is.
-// It is used for a new group and for changing the limits of a running container. Not atomic: after an error
-// some of the limits may have changed. Warnings and errors are as in Make.
+// Set changes the limits of a group that may be in use; what res does not mention stays as it is. Not atomic: after
+// an error some of the limits may have changed, and for a moment device rules of v1 are narrower than both the old
+// and the new ones. Warnings and errors are as in Make.
 func (g *Group) Set(res *specs.LinuxResources) (warnings []string, err error) {
+	warnings, err = g.setLimits(res)
+	if err != nil || res.Devices == nil {
+		return warnings, err
+	}
+	notes, err := g.setDevices(res.Devices)
+	return append(warnings, notes...), err
+}
+
+func (g *Group) setLimits(res *specs.LinuxResources) (warnings []string, err error) {
 	if err := g.enableControllers(); err != nil {
 		return nil, err
 	}
@@ -78,11 +87,7 @@ func (g *Group) Set(res *specs.LinuxResources) (warnings []string, err error) {
 	if err := g.setUnified(res.Unified); err != nil {
 		return nil, err
 	}
-	notes, err := g.setDevices(res.Devices)
-	if err != nil {
-		return nil, err
-	}
-	return unique(append(warnings, notes...)), nil
+	return unique(warnings), nil
 }
 
 // checkUsage refuses a memory limit below what is in use, if that was asked for: the group would be killed.

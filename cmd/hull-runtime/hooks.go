@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"hull/errdef"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// maxHookOutput is how much of what a hook writes can become part of an error.
+const maxHookOutput = 4096
+
+func hooksNamed(s *specs.Spec, name string) []specs.Hook {
+	if s == nil || s.Hooks == nil {
+		return nil
+	}
+	switch name {
+	case "prestart":
+		return s.Hooks.Prestart //nolint:staticcheck // deprecated, and what everybody uses
+	case "createRuntime":
+		return s.Hooks.CreateRuntime
+	case "createContainer":
+		return s.Hooks.CreateContainer
+	case "startContainer":
+		return s.Hooks.StartContainer
+	case "poststart":
+		return s.Hooks.Poststart
+	case "poststop":
+		return s.Hooks.Poststop
+	}
+	return nil
+}
+
+// hooks runs the hooks of a kind that belong in the runtime's namespaces, one after the other, until one fails.
+func (c *command) hooks(k *container, name string, status specs.ContainerState) error {
+	for _, h := range hooksNamed(k.spec, name) {
+		if err := c.hook(&h, k.state(status)); err != nil {
+			return fmt.Errorf("%s hook: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// hook runs one hook with the state on its stdin. Its environment is what the configuration says and nothing else,
+// its directory is /: nothing that a container's image or the caller's environment says may reach a program that
+// runs with our rights (CVE-2025-23266: LD_PRELOAD of the image in the environment of a hook).
+func (c *command) hook(h *specs.Hook, s specs.State) error {
+	input, err := hookInput(h, s)
+	if err != nil {
+		return err
+	}
+	ctx := c.ctx
+	if h.Timeout != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		defer cancel()
+	}
+	cmd := exec.CommandContext(ctx, h.Path)
+	if len(h.Args) > 0 {
+		cmd.Args = h.Args
+	}
+	cmd.Env = append([]string{}, h.Env...) // not nil, which would mean ours
+	cmd.Dir = "/"
+	cmd.Stdin = bytes.NewReader(input)
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	// A hook that is killed takes its children with it, and children that keep its output open are not waited for.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return errdef.As(errdef.ErrDeadline, fmt.Errorf("%s: killed after its timeout of %d s", h.Path, *h.Timeout))
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s: %w: %s", h.Path, err, out.text())
+	}
+	return nil
+}
+
+func hookInput(h *specs.Hook, s specs.State) ([]byte, error) {
+	if !filepath.IsAbs(h.Path) {
+		return nil, errdef.Invalid("path %q is not absolute", h.Path)
+	}
+	if h.Timeout != nil && *h.Timeout <= 0 {
+		return nil, errdef.Invalid("timeout %d is not greater than zero", *h.Timeout)
+	}
+	return json.Marshal(s)
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if over := len(t.b) - maxHookOutput; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) text() string { return string(bytes.TrimSpace(t.b)) }
+
+// containerHooks runs the hooks of a kind that belong inside the container.
+func (c *command) containerHooks(k *container, name string, status specs.ContainerState) error {
+	for _, h := range hooksNamed(k.spec, name) {
+		if err := c.containerHook(k, &h, k.state(status)); err != nil {
+			return fmt.Errorf("%s hook: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// containerHook runs one hook as a process of the container, with the rights of the container's own.
+func (c *command) containerHook(k *container, h *specs.Hook, s specs.State) error {
+	input, err := hookInput(h, s)
+	if err != nil {
+		return err
+	}
+	ctx := c.ctx
+	if h.Timeout != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		defer cancel()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	// The state fits into the pipe's buffer, or the hook reads while it is written.
+	go func() {
+		w.Write(input)
+		w.Close()
+	}()
+	p := specs.Process{Cwd: "/", Args: h.Args, Env: h.Env}
+	if own := k.spec.Process; own != nil {
+		p.Capabilities, p.NoNewPrivileges, p.ApparmorProfile, p.SelinuxLabel = own.Capabilities, own.NoNewPrivileges, own.ApparmorProfile, own.SelinuxLabel
+	}
+	p.Args = append([]string{h.Path}, h.Args[min(1, len(h.Args)):]...)
+	status, err := c.inside(ctx, k, &p, [3]*os.File{r, os.Stdout, os.Stderr})
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Path, err)
+	}
+	if !status.Exited() || status.ExitStatus() != 0 {
+		return fmt.Errorf("%s: exit status %d", h.Path, exitStatus(status))
+	}
+	return nil
+}
