@@ -263,7 +263,7 @@ func TestUnprivileged(t *testing.T) {
 		os.Chmod(p, 0o755)
 	}
 	os.Chown(tmp, 65534, 65534)
-	cmd := exec.Command("/proc/self/fd/3", "-test.run=^Test(Load|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes)", "-test.v", "-test.count=1")
+	cmd := exec.Command("/proc/self/fd/3", "-test.run=^Test(Load|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "-test.v", "-test.count=1")
 	cmd.ExtraFiles = []*os.File{exe}
 	cmd.Env = []string{"TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}
 	cmd.Dir = "/"
@@ -416,4 +416,57 @@ func FuzzLoad(f *testing.F) {
 			whole(t, s, sum.ID)
 		}
 	})
+}
+
+// The layers as overlayfs shows them: what a layer hides is hidden, what it makes anew shows nothing old.
+func TestMerged(t *testing.T) {
+	layers := [][]byte{
+		tarOf(t, "./", "", "a/", "", "a/x", "1", "a/y", "1", "b/", "", "b/z", "1", "c", "1", "d/", "", "d/q", "1", "e/", "", "e/f/", "", "e/f/g", "1", "h/", "", "h/i", "1", "keep", "1"),
+		tarOf(t, ".wh.c", "", "a/", "", "a/.wh.x", "", "b/", "", "b/.wh..wh..opq", "", "b/new", "2", ".wh.d", "", "d/", "", "d/r", "2", "e/.wh.f", "", "h/", "", "h/i/", "", "h/i/j", "2"),
+		tarOf(t, "c/", "", "c/again", "3", "e/f", "3"),
+	}
+	var smp sample
+	smp.config = Config{OS: "linux", RootFS: RootFS{Type: "layers"}}
+	for _, c := range []struct {
+		add  []byte
+		want string
+	}{
+		{layers[0], ""},
+		{layers[1], "a a/y=1 b b/new=2 d d/r=2 e h h/i h/i/j=2 keep=1"},
+		{layers[2], "a a/y=1 b b/new=2 c c/again=3 d d/r=2 e e/f=3 h h/i h/i/j=2 keep=1"},
+		{tarOf(t, ".wh..wh..opq", "", "a/", "", "n", "4"), "a n=4"},
+	} {
+		smp.layers = append(smp.layers, c.add)
+		smp.config.RootFS.DiffIDs = append(smp.config.RootFS.DiffIDs, sumOf(c.add))
+		if c.want == "" {
+			continue
+		}
+		s := newStore(t)
+		load(t, s, smp.docker(t, "app"))
+		if got := merged(t, resolve(t, s, "app")); got != c.want {
+			t.Errorf("%d layers: want %s\n got %s", len(smp.layers), c.want, got)
+		}
+	}
+}
+
+// merged lists the files of an overlay mount of img, made in a mount namespace of its own; an ordinary user needs a
+// user namespace too, and overlayfs then reads the attributes that a user can set.
+func merged(t *testing.T, img *Image) string {
+	t.Helper()
+	var lower []string
+	for _, l := range img.Layers {
+		lower = append([]string{l.Dir}, lower...)
+	}
+	args, opts := []string{"-m"}, ""
+	if os.Geteuid() != 0 {
+		args, opts = []string{"-U", "-r", "-m"}, "userxattr,"
+	}
+	const script = `mount -t overlay -o "$1" none "$2" && cd "$2" && find . -mindepth 1 | sort | while read f; do
+		f=${f#./}; if test -f "$f"; then echo "$f=$(cat "$f")"; else echo "$f"; fi; done`
+	cmd := exec.Command("unshare", append(args, "sh", "-c", script, "sh", opts+"lowerdir="+strings.Join(lower, ":"), t.TempDir())...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Skipf("no overlay mount here: %v: %s", err, out)
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -915,4 +916,29 @@ func BenchmarkResolve(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// bzip2 is read, though no layer is kept in it.
+func TestBzip2(t *testing.T) {
+	root := tarOf(t, "./", "", "f", "x")
+	pack := func(data []byte) []byte {
+		cmd := exec.Command("bzip2", "-c")
+		cmd.Stdin = bytes.NewReader(data)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Skipf("no bzip2: %v", err)
+		}
+		return out
+	}
+	s := newStore(t)
+	if _, err := s.Import(t.Context(), bytes.NewReader(pack(root)), ImportOptions{Ref: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if img := resolve(t, s, "a"); img.Layers[0].DiffID != sumOf(root) {
+		t.Errorf("got %+v", img)
+	}
+	checkLayout(t, s)
+	smp := newSample(t, "x")
+	load(t, s, pack(smp.docker(t, "b")))
+	checkImage(t, s, resolve(t, s, "b"), smp)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,8 @@ type ImportOptions struct {
 	By       string // the command, for the log of references; "" is "import"
 }
 
-// Import makes an image of one layer from the tar of a root file system (plain, gzip or zstd); returns its id.
+// Import makes an image of one layer from the tar of a root file system (plain, gzip, bzip2 or
+// zstd); returns its id.
 func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id string, err error) {
 	p, err := parsePlatform(opts.Platform)
 	if err != nil {
@@ -70,6 +72,20 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id
 // importLayer unpacks r and keeps its bytes as a blob, in one go.
 func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(Progress)) (descriptor, layer.Result, error) {
 	none := func(err error) (descriptor, layer.Result, error) { return descriptor{}, layer.Result{}, err }
+	// An image has no type for a layer in bzip2: that is kept uncompressed.
+	br := bufio.NewReaderSize(&metered{r: &cancelled{ctx, r}, report: progress}, 64<<10)
+	head, _ := br.Peek(8)
+	var src io.Reader = br
+	if c, err := layer.Detect(head); err != nil {
+		return none(err)
+	} else if c == layer.Bzip2 {
+		z, _, err := layer.Decompress(br)
+		if err != nil {
+			return none(err)
+		}
+		defer z.Close()
+		src = z
+	}
 	raw, w := io.Pipe()
 	defer raw.Close()
 	type result struct {
@@ -89,7 +105,7 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(
 		<-done
 		return none(err)
 	}
-	tee := io.TeeReader(&metered{r: &cancelled{ctx, r}, report: progress}, w)
+	tee := io.TeeReader(src, w)
 	tar, compression, err := layer.Decompress(tee)
 	var res layer.Result
 	if err == nil {
@@ -120,7 +136,8 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(
 	} else if err := in.addLayer(dir, chain, "", res); err != nil {
 		return none(err)
 	}
-	return descriptor{MediaType: layerType(compression), Digest: blob.sp.digest, Size: blob.sp.size}, res, nil
+	t, err := layerType(compression)
+	return descriptor{MediaType: t, Digest: blob.sp.digest, Size: blob.sp.size}, res, err
 }
 
 // compose makes the blobs of configuration and manifest.
@@ -142,14 +159,16 @@ func (in *incoming) compose(c *Config, layers []descriptor) (ready, error) {
 	return ready{manifest: d.Digest, m: m, c: c, target: d.Digest}, err
 }
 
-func layerType(c layer.Compression) string {
+func layerType(c layer.Compression) (string, error) {
 	switch c {
+	case layer.Plain:
+		return typeLayer, nil
 	case layer.Gzip:
-		return typeLayer + "+gzip"
+		return typeLayer + "+gzip", nil
 	case layer.Zstd:
-		return typeLayer + "+zstd"
+		return typeLayer + "+zstd", nil
 	}
-	return typeLayer
+	return "", errdef.Unavailable("layers of images are not compressed in that way")
 }
 
 // layerTypeOf looks into the file path.
@@ -165,5 +184,8 @@ func layerTypeOf(path string) (string, error) {
 		return "", err
 	}
 	c, err := layer.Detect(head[:n])
-	return layerType(c), err
+	if err != nil {
+		return "", err
+	}
+	return layerType(c)
 }

@@ -32,7 +32,8 @@ type Loaded struct {
 	Ref string // familiar; "" when the archive has no name for it
 }
 
-// Load reads an archive as `docker save` writes it, or a tar of an OCI image layout; either plain, gzip or zstd.
+// Load reads an archive as `docker save` writes it, or a tar of an OCI image layout; either plain, gzip, bzip2
+// or zstd.
 // r need not be seekable. All images of the archive become visible after all have been verified.
 func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded []Loaded, err error) {
 	p, err := parsePlatform(opts.Platform)

@@ -458,7 +458,7 @@ func TestBombs(t *testing.T) {
 	if err == nil {
 		t.Error("want a window of 2 GiB refused")
 	}
-	for _, bad := range []string{"\xfd7zXZ\x00....", "BZh91AY", "\x1f\x8b\x08garbage......."} {
+	for _, bad := range []string{"\xfd7zXZ\x00....", "BZh91AY&SY....", "\x1f\x8b\x08garbage......."} {
 		r, _, err := Decompress(strings.NewReader(bad))
 		if err == nil {
 			_, err = io.Copy(io.Discard, r)

@@ -3,6 +3,7 @@ package layer
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"fmt"
 	"io"
 	"sync"
@@ -20,6 +21,7 @@ const (
 	Plain Compression = iota
 	Gzip
 	Zstd
+	Bzip2 // of archives; images have no layers of that kind
 )
 
 // maxWindow is the memory a compressed stream may make us hold: the zstd format allows 2 GiB and more.
@@ -35,7 +37,7 @@ func Detect(head []byte) (Compression, error) {
 	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
 		return Plain, errdef.Unavailable("the archive is compressed with xz, which hull does not read: decompress it first (xz -dc FILE | hull ...)")
 	case bytes.HasPrefix(head, []byte("BZh")):
-		return Plain, errdef.Unavailable("the archive is compressed with bzip2, which hull does not read: decompress it first (bzip2 -dc FILE | hull ...)")
+		return Bzip2, nil
 	}
 	return Plain, nil
 }
@@ -68,6 +70,8 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 			return nil, c, errdef.As(errdef.ErrInvalid, fmt.Errorf("decompress: %w", err))
 		}
 		rc = z
+	case Bzip2:
+		rc = io.NopCloser(bzip2.NewReader(in))
 	case Zstd:
 		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(1<<62), zstd.WithDecoderConcurrency(1))
 		if err != nil {
