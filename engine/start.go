@@ -166,35 +166,15 @@ func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, erro
 	if err := e.runReady(); err != nil {
 		return nil, err
 	}
-	if c.State.Status == StatusExited || c.State.Error != "" {
-		if err := e.outlast(ctx, c.ID); err != nil {
+	for {
+		conn, err := monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors"}, e.runDir(c.ID))
+		if !errors.Is(err, monitor.ErrDead) {
+			return conn, err
+		}
+		if _, err := e.repair(ctx, c.ID); err != nil {
 			return nil, err
 		}
 	}
-	return monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors"}, e.runDir(c.ID))
-}
-
-// outlast waits until the monitor of a start that is over has left: each serves one.
-func (e *Engine) outlast(ctx context.Context, id string) error {
-	conn, err := monitor.Dial(ctx, e.runDir(id))
-	if errors.Is(err, monitor.ErrNoMonitor) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	resp, err := conn.Do(ctx, &monitor.Request{Op: monitor.OpState})
-	if errors.Is(err, monitor.ErrNoMonitor) || err == nil && resp.State.Status != monitor.StatusExited {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errdef.As(errdef.ErrDeadline,
-		errors.New("the monitor of the last start of container "+id[:12]+" does not leave")))
-	defer cancel()
-	return conn.Finish(ctx)
 }
 
 // runtime returns the path of hull-runtime, extracting it into the store when it is not there yet.
