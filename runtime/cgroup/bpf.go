@@ -108,14 +108,9 @@ func ruleProgram(r rule) []insn {
 	return append(match, act...)
 }
 
-// attachDevices makes rules the device rules of the v2 group dir, on top of its parents': all must agree.
-// A program attached before by the same call is replaced, with no moment without one.
+// attachDevices makes rules the device rules of the v2 group dir, on top of its parents': all must agree. nil is no
+// rules. A program attached before by the same call is replaced, with no moment without one.
 func attachDevices(dir string, rules []rule) error {
-	prog, err := loadDevices(deviceProgram(rules))
-	if err != nil {
-		return err
-	}
-	defer unix.Close(prog)
 	fd, err := open(dir, unix.O_DIRECTORY|unix.O_RDONLY)
 	if err != nil {
 		return err
@@ -125,8 +120,15 @@ func attachDevices(dir string, rules []rule) error {
 	if err != nil {
 		return err
 	}
-	if err := bpfAttach(unix.BPF_PROG_ATTACH, fd, prog, unix.BPF_F_ALLOW_MULTI); err != nil {
-		return &os.PathError{Op: "attach device rules to", Path: dir, Err: err}
+	if rules != nil {
+		prog, err := loadDevices(deviceProgram(rules))
+		if err != nil {
+			return err
+		}
+		defer unix.Close(prog)
+		if err := bpfAttach(unix.BPF_PROG_ATTACH, fd, prog, unix.BPF_F_ALLOW_MULTI); err != nil {
+			return &os.PathError{Op: "attach device rules to", Path: dir, Err: err}
+		}
 	}
 	for _, p := range old {
 		err := bpfAttach(unix.BPF_PROG_DETACH, fd, p, 0)

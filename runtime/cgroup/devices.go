@@ -129,7 +129,7 @@ func (g *Group) setDevices(list []specs.LinuxDeviceCgroup) (warnings []string, e
 		return []string{"Your kernel does not support device rules or the cgroup is not mounted. Access to devices is not restricted."}, nil
 	}
 	if allowsAll(rules) {
-		return nil, nil
+		rules = nil
 	}
 	err = attachDevices(dir, rules)
 	if err != nil && os.Geteuid() != 0 {
