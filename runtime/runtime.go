@@ -162,8 +162,8 @@ func (cfg *Config) cgroupPath() string {
 	if cfg.Cgroup != "" {
 		return cfg.Cgroup
 	}
-	if p := cfg.Spec.Linux.CgroupsPath; p != "" {
-		return p
+	if l := cfg.Spec.Linux; l != nil && l.CgroupsPath != "" {
+		return l.CgroupsPath
 	}
 	return "hull-runtime/" + cfg.ID
 }

@@ -39,7 +39,12 @@ func become(socket string) error {
 	go func() {
 		runtime.LockOSThread()
 		close(ready)
-		sent <- unix.Sendmsg(fd, []byte{0}, unix.UnixRights(<-listener), nil, 0)
+		rights := unix.UnixRights(<-listener)
+		err := unix.Sendmsg(fd, []byte{0}, rights, nil, 0)
+		for err == unix.EINTR {
+			err = unix.Sendmsg(fd, []byte{0}, rights, nil, 0)
+		}
+		sent <- err
 	}()
 	<-ready
 	runtime.LockOSThread()
@@ -93,7 +98,11 @@ func stage(cmd *exec.Cmd) (<-chan received, error) {
 
 func receive(socket int) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(socket, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	var n int
+	var err error
+	for again := true; again; again = err == unix.EINTR { // the Go runtime's signals
+		_, n, _, _, err = unix.Recvmsg(socket, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
 		return -1, err
 	}
