@@ -42,7 +42,7 @@ func points() int {
 	case rig.Guest(), testing.Short():
 		return 3
 	}
-	return 12
+	return 7
 }
 
 // TestEveryCall kills or fails each command at calls spread over its whole length. After each, the next command
