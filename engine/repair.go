@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"hull/monitor"
 	"hull/runtime"
 	"hull/state"
+	"hull/state/plainjson"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -70,7 +70,7 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 	defer release()
 	spec := new(specs.Spec)
 	if b, err := os.ReadFile(filepath.Join(dir, monitor.SpecFile)); err == nil {
-		_ = json.Unmarshal(b, spec) // a half-written one had no start
+		_ = plainjson.Unmarshal(b, spec) // a half-written one had no start
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWait)
 	defer cancel()
@@ -98,7 +98,7 @@ func (e *Engine) recordLoss(id string) error {
 	}
 	s.Status, s.ExitCode, s.Error, s.Pid = monitor.StatusExited, exitLost, lostError, 0
 	s.FinishedAt = time.Now().UTC()
-	b, err := json.Marshal(s)
+	b, err := plainjson.Marshal(s)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"hull/monitor"
 	"hull/payload"
 	"hull/state"
+	"hull/state/plainjson"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,7 +116,7 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 }
 
 func writeJSON(path string, v any) error {
-	b, err := json.Marshal(v)
+	b, err := plainjson.Marshal(v)
 	if err != nil {
 		return err
 	}

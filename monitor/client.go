@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/state/plainjson"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,7 +136,7 @@ func (c *Conn) do(req *Request) (*Response, error) {
 		return nil, lost(req.Op, err)
 	}
 	resp := new(Response)
-	if err := json.Unmarshal(line, resp); err != nil {
+	if err := plainjson.Unmarshal(line, resp); err != nil {
 		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("answer of the monitor to %s: %w", req.Op, err))
 	}
 	return resp, resp.err()
@@ -187,7 +187,7 @@ func (s *Stream) Close() error { return s.c.Close() }
 
 // writeLine sends v as one line of JSON.
 func writeLine(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
+	b, err := plainjson.Marshal(v)
 	if err != nil {
 		return err
 	}

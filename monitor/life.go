@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"hull/runtime"
 	"hull/runtime/seccomp"
 	"hull/state"
+	"hull/state/plainjson"
 	"hull/trace"
 
 	"golang.org/x/sys/unix"
@@ -309,7 +309,7 @@ func readJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := plainjson.Unmarshal(b, v); err != nil {
 		return errdef.As(errdef.ErrCorrupt, fmt.Errorf("read %s: %w", name, err))
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"hull/state/plainjson"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -151,7 +153,7 @@ func runeEnd(p []byte) int {
 
 func (l *logger) line(text []byte) {
 	l.buf = append(l.buf, `{"log":"`...)
-	l.buf = appendEscaped(l.buf, text)
+	l.buf = plainjson.AppendEscaped(l.buf, text)
 	l.buf = append(l.buf, l.end...)
 	l.lines++
 	if len(l.buf) >= flushAt {
@@ -190,7 +192,7 @@ func (l *logger) note() {
 	l.buf, l.lines = nil, 0
 	text := fmt.Sprintf("hull: %d lines are missing here: %v\n", l.lost, l.why)
 	l.buf = append(l.buf, `{"log":"`...)
-	l.buf = appendEscaped(l.buf, []byte(text))
+	l.buf = plainjson.AppendEscaped(l.buf, []byte(text))
 	l.buf = appendEnd(l.buf, "stderr", time.Now())
 	if l.put(l.buf) == nil {
 		l.lost, l.why = 0, nil
@@ -253,42 +255,4 @@ func logName(i int) string {
 		return LogFile
 	}
 	return LogFile + "." + strconv.Itoa(i)
-}
-
-// appendEscaped appends text as the inside of a JSON string; what is not UTF-8 becomes U+FFFD, byte by byte.
-func appendEscaped(b, text []byte) []byte {
-	const hex = "0123456789abcdef"
-	from := 0
-	for i := 0; i < len(text); {
-		c := text[i]
-		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRune(text[i:]); r != utf8.RuneError || n > 1 {
-				i += n
-				continue
-			}
-		}
-		b = append(b, text[from:i]...)
-		switch {
-		case c >= utf8.RuneSelf:
-			b = append(b, `\ufffd`...)
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c == '\n':
-			b = append(b, `\n`...)
-		case c == '\r':
-			b = append(b, `\r`...)
-		case c == '\t':
-			b = append(b, `\t`...)
-		default:
-			b = append(b, `\u00`...)
-			b = append(b, hex[c>>4], hex[c&15])
-		}
-		i++
-		from = i
-	}
-	return append(b, text[from:]...)
 }

@@ -3,7 +3,6 @@ package monitor
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -266,20 +264,6 @@ func TestReadForeignLog(t *testing.T) {
 	if got := collect(t, dir, all); fmt.Sprintf("%q", got) != `["docker\n" "other order"]` {
 		t.Errorf("got %q", got)
 	}
-}
-
-func FuzzEscape(f *testing.F) {
-	f.Add([]byte("a\"\\\x00\xff\xc3é\u2028\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		row := append(appendEscaped([]byte{'"'}, text), '"')
-		var got string
-		if err := json.Unmarshal(row, &got); err != nil {
-			t.Fatalf("%q: %v", row, err)
-		}
-		if !utf8.Valid(row) || bytes.ContainsRune(row, '\n') || got != string([]rune(string(text))) {
-			t.Errorf("%q came back as %q", text, got)
-		}
-	})
 }
 
 func BenchmarkLogYes(b *testing.B) {

@@ -3,7 +3,6 @@ package monitor
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"hull/errdef"
 	"hull/runtime"
 	"hull/runtime/cgroup"
+	"hull/state/plainjson"
 
 	"golang.org/x/sys/unix"
 )
@@ -287,7 +287,7 @@ func (s *server) serve(f *os.File) {
 	}
 	f.SetReadDeadline(time.Time{})
 	req := new(Request)
-	if err := json.Unmarshal(line, req); err != nil {
+	if err := plainjson.Unmarshal(line, req); err != nil {
 		answer(f, refusal(errdef.Invalid("request: %w", err)))
 		return
 	}

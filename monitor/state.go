@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 
 	"hull/errdef"
 	"hull/state"
+	"hull/state/plainjson"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +30,7 @@ func ReadState(stateDir string) (*State, error) {
 		return nil, err
 	}
 	st := new(State)
-	if err := json.Unmarshal(b, st); err != nil {
+	if err := plainjson.Unmarshal(b, st); err != nil {
 		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("read %s: %w", name, err))
 	}
 	return st, nil
@@ -40,7 +40,7 @@ func ReadState(stateDir string) (*State, error) {
 // survives a power cut from the moment WriteState returns. On a full disk an existing state is overwritten in its
 // own block, which is not atomic but does not lose the exit code.
 func WriteState(stateDir string, st *State, durable bool) error {
-	b, err := json.Marshal(st)
+	b, err := plainjson.Marshal(st)
 	if err != nil {
 		return err
 	}
