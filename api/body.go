@@ -72,6 +72,16 @@ func (q *request) answer(code int, v any) error {
 	return nil
 }
 
+// WarningHeader carries what was done otherwise than asked, for the answers that Docker gives no body.
+const WarningHeader = "Hull-Warning"
+
+// warn adds warnings to the answer. It comes before the body.
+func (q *request) warn(warnings []string) {
+	for _, w := range warnings {
+		q.w.Header().Add(WarningHeader, w)
+	}
+}
+
 // empty answers with a status alone.
 func (q *request) empty(code int) error {
 	q.w.WriteHeader(code)

@@ -163,9 +163,11 @@ func wireState(s *engine.State) *container.State {
 }
 
 func (s *server) startContainer(q *request) error {
-	if err := s.engine.Start(q.Context(), q.name); err != nil {
+	warnings, err := s.engine.Start(q.Context(), q.name)
+	if err != nil {
 		return err
 	}
+	q.warn(warnings)
 	return q.empty(http.StatusNoContent)
 }
 
@@ -185,9 +187,11 @@ func (s *server) restartContainer(q *request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.engine.Restart(q.Context(), q.name, o); err != nil {
+	warnings, err := s.engine.Restart(q.Context(), q.name, o)
+	if err != nil {
 		return err
 	}
+	q.warn(warnings)
 	return q.empty(http.StatusNoContent)
 }
 

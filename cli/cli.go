@@ -180,7 +180,7 @@ func (a *app) engine() (*client.Client, error) {
 	if a.context != "" && a.context != "default" {
 		return nil, hint(errdef.NotImplemented("contexts are not read yet"), "Name the engine with --host.")
 	}
-	o := client.Options{Host: host, Version: os.Getenv("DOCKER_API_VERSION")}
+	o := client.Options{Host: host, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
 	dial, err := a.dialer(host)
 	if err != nil {
 		return nil, err
@@ -191,6 +191,8 @@ func (a *app) engine() (*client.Client, error) {
 	a.client = client.New(dial, o)
 	return a.client, nil
 }
+
+func (a *app) warn(text string) { a.err.println("WARNING: " + text) }
 
 func (a *app) dialer(host string) (client.Dial, error) {
 	if host != "" {

@@ -61,7 +61,7 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 		return "", a.missingImage(err, o, req.Image)
 	}
 	for _, w := range created.Warnings {
-		a.err.println("WARNING: " + w)
+		a.warn(w)
 	}
 	return created.ID, cid.write(created.ID)
 }

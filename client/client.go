@@ -43,12 +43,15 @@ type Options struct {
 	Version string
 	// Host is what messages call the server.
 	Host string
+	// Warn is told what the server did otherwise than asked; nil drops it.
+	Warn func(string)
 }
 
 // Client is safe for concurrent use.
 type Client struct {
 	dial Dial
 	host string
+	warn func(string)
 
 	// mu protects the following.
 	mu      sync.Mutex
@@ -58,7 +61,10 @@ type Client struct {
 
 // New returns a client that connects with dial when it first has something to ask.
 func New(dial Dial, o Options) *Client {
-	return &Client{dial: dial, host: o.Host, version: o.Version}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	return &Client{dial: dial, host: o.Host, warn: o.Warn, version: o.Version}
 }
 
 // Close drops the idle connections. Streams in use are not touched.
@@ -197,6 +203,9 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if resp.StatusCode >= 400 || resp.StatusCode == http.StatusNotModified {
 		defer resp.Body.Close()
 		return nil, answerError(resp)
+	}
+	for _, w := range resp.Header.Values("Hull-Warning") {
+		c.warn(w)
 	}
 	return resp, nil
 }

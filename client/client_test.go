@@ -403,3 +403,23 @@ func FuzzDemultiplex(f *testing.F) {
 		}
 	})
 }
+
+// TestWarnings: what a server did otherwise than asked reaches whoever wants to know, once each.
+func TestWarnings(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Hull-Warning", "limit clamped")
+		w.Header().Add("Hull-Warning", "no time namespace")
+		w.WriteHeader(http.StatusNoContent)
+	})
+	if err := c.ContainerStart(t.Context(), "x"); err != nil { // nobody wants to know
+		t.Error(err)
+	}
+	var got []string
+	c.warn = func(w string) { got = append(got, w) }
+	if err := c.ContainerStart(t.Context(), "x"); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"limit clamped", "no time namespace"}; !slices.Equal(got, want) {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}

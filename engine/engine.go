@@ -3,7 +3,7 @@
 //
 //	e := engine.Open(root, run, engine.Options{})
 //	id, warnings, err := e.Create(ctx, "web", &engine.Config{Image: "box"}, &engine.Host{})
-//	err = e.Start(ctx, id)
+//	warnings, err = e.Start(ctx, id)
 //
 // No fact lives only in an Engine: any number of them, in any number of processes, share one store, and each
 // may die at any instruction. What is running is what has a live monitor; whoever touches a container whose

@@ -254,7 +254,7 @@ func TestDamaged(t *testing.T) {
 			if err != nil || len(list) != 2 {
 				t.Fatalf("want both listed, got %d, %v", len(list), err)
 			}
-			if err := e.Start(t.Context(), bad.ID); !errors.Is(err, errdef.ErrCorrupt) {
+			if _, err := e.Start(t.Context(), bad.ID); !errors.Is(err, errdef.ErrCorrupt) {
 				t.Errorf("start of a damaged one: want ErrCorrupt, got %v", err)
 			}
 			if err := e.Remove(t.Context(), bad.ID, RemoveOptions{}); err != nil {

@@ -159,7 +159,7 @@ func run(t *testing.T, e *Engine, r *record) (string, Exit) {
 		done <- ended{x, err}
 	}()
 	<-ready
-	if err := e.Start(t.Context(), r.ID); err != nil {
+	if _, err := e.Start(t.Context(), r.ID); err != nil {
 		t.Fatalf("start: %v", err)
 	}
 	out, err := io.ReadAll(s)
@@ -215,7 +215,7 @@ func TestAutoRemove(t *testing.T) {
 		done <- err
 	}()
 	<-ready
-	if err := e.Start(t.Context(), r.ID); err != nil {
+	if _, err := e.Start(t.Context(), r.ID); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
@@ -231,10 +231,10 @@ func TestStopKillRemove(t *testing.T) {
 	polite := with(t, e, nil, "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.01; done")
 	deaf := with(t, e, nil, "sh", "-c", "trap '' TERM; sleep 100")
 	for _, r := range []*record{polite, deaf} {
-		if err := e.Start(t.Context(), r.ID); err != nil {
+		if _, err := e.Start(t.Context(), r.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Start(t.Context(), r.ID); !errors.Is(err, errdef.ErrNotModified) {
+		if _, err := e.Start(t.Context(), r.ID); !errors.Is(err, errdef.ErrNotModified) {
 			t.Errorf("second start: want ErrNotModified, got %v", err)
 		}
 		if err := e.Remove(t.Context(), r.ID, RemoveOptions{}); !errors.Is(err, errdef.ErrConflict) || !strings.Contains(err.Error(), "container is running: stop the container") {
@@ -261,7 +261,7 @@ func TestStopKillRemove(t *testing.T) {
 		t.Errorf("kill of a stopped one: got %v", err)
 	}
 	third := with(t, e, nil, "sleep", "100")
-	if err := e.Start(t.Context(), third.ID); err != nil {
+	if _, err := e.Start(t.Context(), third.ID); err != nil {
 		t.Fatal(err)
 	}
 	list, err := e.List(t.Context(), ListOptions{})
@@ -283,7 +283,7 @@ func TestMonitorKilled(t *testing.T) {
 	auto := with(t, e, func(_ *Config, h *Host) { h.AutoRemove = true }, "sleep", "100")
 	var init []int
 	for _, r := range []*record{kept, auto} {
-		if err := e.Start(t.Context(), r.ID); err != nil {
+		if _, err := e.Start(t.Context(), r.ID); err != nil {
 			t.Fatal(err)
 		}
 		c, err := e.Inspect(t.Context(), r.ID)
@@ -323,7 +323,7 @@ func TestMonitorKilled(t *testing.T) {
 			}
 		}
 	}
-	if err := e.Start(t.Context(), kept.ID); err != nil {
+	if _, err := e.Start(t.Context(), kept.ID); err != nil {
 		t.Errorf("start after the loss: %v", err)
 	}
 }
@@ -334,7 +334,7 @@ func TestExec(t *testing.T) {
 	if _, err := e.ExecCreate(t.Context(), r.ID, &ExecConfig{Args: []string{"true"}}); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("exec in a stopped one: want ErrConflict, got %v", err)
 	}
-	if err := e.Start(t.Context(), r.ID); err != nil {
+	if _, err := e.Start(t.Context(), r.ID); err != nil {
 		t.Fatal(err)
 	}
 	id, err := e.ExecCreate(t.Context(), r.ID, &ExecConfig{
@@ -394,7 +394,7 @@ func TestStartFails(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := with(t, e, tt.change, tt.cmd)
-			err := e.Start(t.Context(), r.ID)
+			_, err := e.Start(t.Context(), r.ID)
 			if err == nil || tt.kind != nil && !errors.Is(err, tt.kind) {
 				t.Errorf("want %v, got %v", tt.kind, err)
 			}
@@ -408,7 +408,7 @@ func TestStartFails(t *testing.T) {
 					tt.change(c, h)
 				}
 			}, tt.cmd)
-			if err := e.Start(t.Context(), auto.ID); err == nil {
+			if _, err := e.Start(t.Context(), auto.ID); err == nil {
 				t.Error("started")
 			}
 			if e.exists(auto.ID) {

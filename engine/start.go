@@ -19,40 +19,40 @@ import (
 )
 
 // Start runs the container and returns once its command has been executed. A running one is ErrNotModified. If the
-// start fails, a container that removes itself at its end is removed.
-func (e *Engine) Start(ctx context.Context, name string) error {
+// start fails, a container that removes itself at its end is removed. The warnings say what was clamped or left out.
+func (e *Engine) Start(ctx context.Context, name string) (warnings []string, err error) {
 	c, err := e.use(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := e.start(ctx, c); err != nil {
+	if warnings, err = e.start(ctx, c); err != nil {
 		if c.Host.AutoRemove && !errors.Is(err, errdef.ErrNotModified) {
 			_ = e.remove(context.WithoutCancel(ctx), c.ID)
 		}
-		return err
+		return nil, err
 	}
-	return nil
+	return warnings, nil
 }
 
-func (e *Engine) start(ctx context.Context, c *Container) error {
+func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, err error) {
 	l, err := e.lock(ctx, c.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer l.Unlock()
 	e.loadState(c)
 	if c.Running() {
-		return errdef.NotModified("container %s is already running", c.ID)
+		return nil, errdef.NotModified("container %s is already running", c.ID)
 	}
 	conn, err := e.monitor(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	e.opt.Trace.Step("reach monitor")
 	ids, err := e.prepare(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	e.opt.Trace.Step("write bundle")
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
@@ -64,10 +64,13 @@ func (e *Engine) start(ctx context.Context, c *Container) error {
 		if ids != nil {
 			_ = e.releaseIDs(c.ID, ids.uids)
 		}
-		return err
+		return nil, err
 	}
 	e.opt.Trace.Step("container runs")
-	return nil
+	if resp.State != nil {
+		warnings = resp.State.Warnings
+	}
+	return warnings, nil
 }
 
 // prepare writes what the monitor reads at a start: the OCI configuration and its own.

@@ -67,15 +67,15 @@ func stopWith(c *Config, o StopOptions) (sig int, wait time.Duration, err error)
 	return sig, wait, nil
 }
 
-// Restart stops the container if it runs, and starts it.
-func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) error {
+// Restart stops the container if it runs, and starts it. The warnings are those of Start.
+func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) (warnings []string, err error) {
 	c, err := e.use(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.Running() {
 		if err := e.stop(ctx, c, o); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	// Once stopped, it is started again even if whoever asked has gone.
