@@ -41,14 +41,13 @@ func IDMapMount(fd int, ns *os.File, recursive bool) error {
 
 // Overlay is a root file system of overlayfs.
 type Overlay struct {
-	Lower    []string // topmost first, absolute
-	Upper    string   // "" for a read-only one
-	Work     string
-	Options  []string // further mount options, flags only: "volatile", "userxattr"
-	IDMap    *os.File // user namespace that maps the owners; nil for none
-	Owner    uint32   // with IDMap: what 0 in it is outside
-	Scratch  string   // a directory to mount on for a moment, where the kernel is older than 6.13
-	attached int
+	Lower   []string // topmost first, absolute
+	Upper   string   // "" for a read-only one
+	Work    string
+	Options []string // further mount options, flags only: "volatile", "userxattr"
+	IDMap   *os.File // user namespace that maps the owners; nil for none
+	Owner   uint32   // with IDMap: what 0 in it is outside
+	Scratch string   // a directory to mount on, unseen by others, where the kernel is older than 6.13
 }
 
 // Mount returns a detached overlay mount. The kernel must be 5.19 or later for id-mapped layers.
@@ -87,14 +86,42 @@ func (o *Overlay) Mount() (int, error) {
 			fds = append(fds, *fd)
 		}
 	}
-	var fd int
+	fd := -1
 	err := o.asOwner(func() (err error) {
 		fd, err = o.mountByFD(fds[:len(o.Lower)], upper, work)
-		if errors.Is(err, errOldOverlay) {
-			fd, err = o.mountByPath(fds, upper, work)
-		}
 		return err
 	})
+	if errors.Is(err, errOldOverlay) {
+		return o.mountAside(fds, upper, work)
+	}
+	return fd, err
+}
+
+// mountAside calls mountByPath on a thread with a mount namespace of its own. The thread ends with the call, and with it
+// whatever is still mounted there; killed at any moment, we leave no mount behind.
+func (o *Overlay) mountAside(fds []int, upper, work int) (int, error) {
+	var (
+		fd   int
+		err  error
+		done = make(chan struct{})
+	)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread is not for anybody else
+		if err = unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			err = fmt.Errorf("create mount namespace: %w", err)
+			return
+		}
+		if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			err = fmt.Errorf("cut mount propagation: %w", err)
+			return
+		}
+		err = o.asOwner(func() (err error) {
+			fd, err = o.mountByPath(fds, upper, work)
+			return err
+		})
+	}()
+	<-done
 	return fd, err
 }
 
@@ -138,16 +165,9 @@ func commonParent(upper, work string) (parent, upperName, workName string) {
 
 // layer opens the directory as a mount of its own, id-mapped when asked.
 func (o *Overlay) layer(path string) (int, error) {
-	if o.IDMap == nil {
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return -1, &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		return fd, nil
-	}
 	fd, err := Clone(unix.AT_FDCWD, path, false)
-	if err != nil {
-		return -1, err
+	if err != nil || o.IDMap == nil {
+		return fd, err
 	}
 	if err := IDMapMount(fd, o.IDMap, false); err != nil {
 		unix.Close(fd)
@@ -205,25 +225,15 @@ func (o *Overlay) mountByFD(lower []int, upper, work int) (int, error) {
 
 // mountByPath is for older kernels, whose overlayfs accepts only mounts of the caller's own namespace: the layers are
 // attached over Scratch for the moment of mount(2), which takes 4,095 bytes of options, some 230 layers.
-// The caller should be in a mount namespace that nobody shares.
-func (o *Overlay) mountByPath(fds []int, upper, work int) (_ int, err error) {
-	defer func() {
-		for ; o.attached > 0; o.attached-- {
-			if e := unix.Unmount(o.Scratch, unix.MNT_DETACH); e != nil && err == nil {
-				err = fmt.Errorf("unmount %s: %w", o.Scratch, e)
-			}
-		}
-	}()
+// It is called in a mount namespace that nobody shares and that is thrown away.
+func (o *Overlay) mountByPath(fds []int, upper, work int) (int, error) {
 	layers := fds
 	if upper >= 0 {
 		layers = fds[:len(o.Lower)+1]
 	}
-	if o.IDMap != nil {
-		for _, fd := range layers {
-			if err := unix.MoveMount(fd, "", unix.AT_FDCWD, o.Scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-				return -1, fmt.Errorf("attach layer to %s: %w", o.Scratch, err)
-			}
-			o.attached++
+	for _, fd := range layers {
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, o.Scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return -1, fmt.Errorf("attach layer to %s: %w", o.Scratch, err)
 		}
 	}
 	fdPath := func(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
@@ -247,7 +257,6 @@ func (o *Overlay) mountByPath(fds []int, upper, work int) (_ int, err error) {
 	if err := unix.Mount("overlay", o.Scratch, "overlay", 0, b.String()); err != nil {
 		return -1, fmt.Errorf("mount overlay: %w", err)
 	}
-	o.attached++
 	return Clone(unix.AT_FDCWD, o.Scratch, false)
 }
 

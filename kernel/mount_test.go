@@ -87,10 +87,5 @@ func (o *Overlay) testByPath() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	var fd int
-	err = o.asOwner(func() (err error) {
-		fd, err = o.mountByPath(fds, upper, work)
-		return err
-	})
-	return fd, err
+	return o.mountAside(fds, upper, work)
 }
