@@ -132,6 +132,14 @@ func (p *Terminal) Wait() int {
 	}
 }
 
+// Settings are the modes of the terminal, to compare before and after.
+func (p *Terminal) Settings() unix.Termios {
+	p.t.Helper()
+	var s *unix.Termios
+	p.control(func(fd int) (err error) { s, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
+	return *s
+}
+
 // control does f on the master without taking it away from the poller, as its Fd method would.
 func (p *Terminal) control(f func(fd int) error) {
 	p.t.Helper()
