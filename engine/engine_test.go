@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"hull/errdef"
 	"hull/image"
+	"hull/monitor"
 	"hull/state"
 
 	"golang.org/x/sys/unix"
@@ -360,5 +362,36 @@ func TestListFilters(t *testing.T) {
 		if _, err := e.List(t.Context(), ListOptions{Filters: map[string][]string{key: {v}}}); !errors.Is(err, errdef.ErrInvalid) {
 			t.Errorf("filter %s=%s: want ErrInvalid, got %v", key, v, err)
 		}
+	}
+}
+
+// TestForsaken: a container that removes itself at its end is removed by the next list when the machine went down
+// under it, and no other is.
+func TestForsaken(t *testing.T) {
+	e := fresh(t)
+	ended := &monitor.State{Status: monitor.StatusRunning, Pid: 1, StartedAt: time.Now(), Starts: 1}
+	auto, kept, young := definition("auto"), definition("kept"), definition("young")
+	kept.Host.AutoRemove = false
+	for r, s := range map[*record]*monitor.State{auto: ended, kept: ended, young: nil} {
+		if err := e.place(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if s != nil {
+			if err := monitor.WriteState(e.dir(r.ID), s, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := e.List(t.Context(), ListOptions{All: true})
+	var names []string
+	for _, c := range list {
+		names = append(names, c.Name+" "+c.State.Status)
+	}
+	slices.Sort(names)
+	if want := []string{"kept exited", "young created"}; err != nil || !slices.Equal(want, names) {
+		t.Errorf("want %q, got %q, %v", want, names, err)
+	}
+	if e.exists(auto.ID) {
+		t.Error("it is still there")
 	}
 }

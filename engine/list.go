@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/monitor"
 )
 
 // ListOptions choose containers. Each key of Filters has values of which one must hold; all keys must.
@@ -33,8 +34,12 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 	}
 	all := o.All || o.Limit > 0 || f.anyState
 	var out []*Container
+	var forgotten []string
 	collect := func(c *Container) {
-		if (all || c.Running()) && f.holds(c) {
+		switch {
+		case e.forsaken(c):
+			forgotten = append(forgotten, c.ID)
+		case (all || c.Running()) && f.holds(c):
 			out = append(out, c)
 		}
 	}
@@ -44,6 +49,9 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 	} else {
 		err = e.eachRunning(collect)
 	}
+	for _, id := range forgotten {
+		_ = e.remove(ctx, id) // or the next list does
+	}
 	slices.SortFunc(out, func(x, y *Container) int {
 		return -x.Created.Compare(y.Created)
 	})
@@ -51,6 +59,16 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 		out = out[:o.Limit]
 	}
 	return out, err
+}
+
+// forsaken reports a container that was to remove itself at its end, has ended, and has no monitor that would still see
+// to it: the machine went down, or whoever had promised to remove it was killed.
+func (e *Engine) forsaken(c *Container) bool {
+	if !c.Host.AutoRemove || c.State.Status != StatusExited || c.State.StartedAt.IsZero() {
+		return false
+	}
+	_, alive := monitor.Alive(e.runDir(c.ID))
+	return !alive
 }
 
 // each calls yield for every container, one at a time and in no order. Damaged ones come too. Definitions are read

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -13,6 +15,7 @@ import (
 	"hull/errdef"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // parseMounts turns -v, --mount and --tmpfs into mounts by target, and refuses two for the same one.
@@ -321,12 +324,28 @@ func (b *builder) generate(dir string) error {
 	for _, f := range contents {
 		p := filepath.Join(dir, f.name)
 		if !b.dry {
-			// In place and not by rename: nobody reads it before it is bound, and a restart keeps the inode.
-			if err := os.WriteFile(p, []byte(f.content), 0o644); err != nil {
+			if err := writeShared(p, f.content); err != nil {
 				return err
 			}
 		}
 		b.files = append(b.files, file{f.target, p})
+	}
+	return nil
+}
+
+// writeShared writes a file that everybody in the container may read, whatever the umask of who started it. In place
+// and not by rename: nobody reads it before it is bound. Raw calls, since os.File asks the poller first.
+func writeShared(path, content string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchmod(fd, 0o644); err != nil {
+		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	if n, err := unix.Write(fd, []byte(content)); err != nil || n < len(content) {
+		return &fs.PathError{Op: "write", Path: path, Err: cmp.Or(err, error(io.ErrShortWrite))}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 
 	"hull/errdef"
 	"hull/state"
+	"hull/state/plainjson"
 )
 
 // record is a container's definition as it is on disk, <root>/containers/<id>/config.json. It is written once,
@@ -37,7 +37,7 @@ func (e *Engine) readRecord(dir string) (*record, error) {
 		return nil, err
 	}
 	r := new(record)
-	if err := json.Unmarshal(b, r); err != nil {
+	if err := plainjson.Unmarshal(b, r); err != nil {
 		return nil, errdef.As(errdef.ErrCorrupt, err)
 	}
 	if r.ID != filepath.Base(dir) {
@@ -47,7 +47,7 @@ func (e *Engine) readRecord(dir string) (*record, error) {
 }
 
 func (r *record) write(dir string) error {
-	b, err := json.Marshal(r)
+	b, err := plainjson.Marshal(r)
 	if err != nil {
 		return err
 	}
