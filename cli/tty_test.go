@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"hull/test/rig"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeEnv makes this test program hull, with the fake engine on that socket.
@@ -29,12 +31,46 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// terminal runs a command line of hull on a terminal.
-func (f *fake) terminal(args ...string) (*rig.Terminal, *exec.Cmd) {
-	f.t.Helper()
+// command is a command line of hull as a process of its own.
+func (f *fake) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), fakeEnv+"="+f.sock)
-	return rig.Pty(f.t, cmd), cmd
+	return cmd
+}
+
+// terminal runs a command line that stays on a terminal.
+func (f *fake) terminal(args ...string) (*terminal, *exec.Cmd) {
+	f.t.Helper()
+	cmd := f.command(args...)
+	return newTerminal(f.t, cmd), cmd
+}
+
+// terminal is a rig.Terminal whose modes can be looked at from beside the program on it.
+type terminal struct {
+	*rig.Terminal
+	t   *testing.T
+	tty *os.File
+}
+
+func newTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
+	t.Helper()
+	p := &terminal{Terminal: rig.Pty(t, cmd), t: t}
+	var err error
+	if p.tty, err = os.OpenFile(fmt.Sprintf("/proc/%d/fd/0", cmd.Process.Pid), os.O_RDWR|syscall.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.tty.Close() })
+	return p
+}
+
+// settings are the modes of the terminal, to compare before and after.
+func (p *terminal) settings() unix.Termios {
+	p.t.Helper()
+	s, err := unix.IoctlGetTermios(int(p.tty.Fd()), unix.TCGETS)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return *s
 }
 
 // shell is a container with a terminal: it greets, echoes lines and ends with status 3 at "exit" or release.
@@ -104,11 +140,11 @@ func TestTerminal(t *testing.T) {
 	f := newFake(t)
 	newShell(f)
 	p, _ := f.terminal("run", "-it", "app:1", "sh")
-	before := p.Settings()
+	before := p.settings()
 	p.Expect("ready")
 	p.Send("\x03") // no signal, but a key
 	p.Expect(`got "\x03"`)
-	if p.Settings() == before {
+	if p.settings() == before {
 		t.Error("the terminal is not raw during the session")
 	}
 	f.eventually("size at creation", asked(`POST /containers/create? {"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh"],"HostConfig":{"ConsoleSize":[24,80]`))
@@ -118,7 +154,7 @@ func TestTerminal(t *testing.T) {
 	if code := p.Wait(); code != 3 {
 		t.Errorf("exit status: want 3, got %d", code)
 	}
-	if after := p.Settings(); after != before {
+	if after := p.settings(); after != before {
 		t.Errorf("terminal settings: want %+v, got %+v", before, after)
 	}
 }
@@ -128,7 +164,7 @@ func TestDetachKeys(t *testing.T) {
 	f := newFake(t)
 	newShell(f)
 	p, _ := f.terminal("run", "-it", "--detach-keys", "ctrl-a,d", "app:1", "sh")
-	before := p.Settings()
+	before := p.settings()
 	p.Expect("ready")
 	p.Send("\x01")
 	p.Send("x")
@@ -138,7 +174,7 @@ func TestDetachKeys(t *testing.T) {
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit status: want 0, got %d", code)
 	}
-	if after := p.Settings(); after != before {
+	if after := p.settings(); after != before {
 		t.Errorf("terminal settings: want %+v, got %+v", before, after)
 	}
 }
@@ -153,7 +189,7 @@ func TestSignalOnTerminal(t *testing.T) {
 			f := newFake(t)
 			s := newShell(f)
 			p, cmd := f.terminal("run", "-it", fmt.Sprint("--sig-proxy=", tt.proxy), "app:1", "sh")
-			before := p.Settings()
+			before := p.settings()
 			p.Expect("ready")
 			p.Send("x")
 			p.Expect(`got "x"`)
@@ -166,7 +202,7 @@ func TestSignalOnTerminal(t *testing.T) {
 			if code := p.Wait(); code != tt.code {
 				t.Errorf("exit status: want %d, got %d", tt.code, code)
 			}
-			if after := p.Settings(); after != before {
+			if after := p.settings(); after != before {
 				t.Errorf("terminal settings: want %+v, got %+v", before, after)
 			}
 		})
@@ -195,28 +231,22 @@ func TestInterruptedStart(t *testing.T) {
 
 // TestPanicOnTerminal: even a bug leaves the terminal usable.
 func TestPanicOnTerminal(t *testing.T) {
-	cmd := exec.Command("/bin/sleep", "60")
-	p := rig.Pty(t, cmd)
-	before := p.Settings()
-	tty, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/0", cmd.Process.Pid), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tty.Close()
-	s := newScreen(tty)
+	p := newTerminal(t, exec.Command("/bin/sleep", "60"))
+	before := p.settings()
+	s := newScreen(p.tty)
 	func() {
 		defer func() { recover() }()
 		s.guarded(func() {
 			if err := s.raw(); err != nil {
 				t.Error(err)
 			}
-			if p.Settings() == before {
+			if p.settings() == before {
 				t.Error("not raw")
 			}
 			panic("a bug")
 		})
 	}()
-	if after := p.Settings(); after != before {
+	if after := p.settings(); after != before {
 		t.Errorf("terminal settings: want %+v, got %+v", before, after)
 	}
 }
@@ -228,7 +258,7 @@ func TestTableFitsTerminal(t *testing.T) {
 	list[0]["Names"] = []string{"/a\x1b]0;owned\x07b"}
 	list[0]["Image"] = "registry.example:5000/some/very/long/path/to/an/image:with-a-tag"
 	f.on("GET /containers/json", answer(list))
-	p, _ := f.terminal("ps", "-a")
+	p := rig.Pty(t, f.command("ps", "-a"))
 	if code := p.Wait(); code != 0 {
 		t.Fatalf("exit status %d: %s", code, p.Seen())
 	}
@@ -238,7 +268,7 @@ func TestTableFitsTerminal(t *testing.T) {
 			t.Errorf("a line of %d characters on a terminal of 80: %s", n, line)
 		}
 	}
-	p, _ = f.terminal("ps", "-a", "--format", "{{.Names}}")
+	p = rig.Pty(t, f.command("ps", "-a", "--format", "{{.Names}}"))
 	p.Expect(`a\x1b]0;owned\ab`)
 	if strings.Contains(p.Seen(), "\x1b") {
 		t.Errorf("an escape sequence reached the terminal: %q", p.Seen())
