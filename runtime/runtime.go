@@ -96,31 +96,39 @@ func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
 	if b.prog, err = kernel.NewProgram(); err != nil {
 		return nil, err
 	}
-	if err := b.openNamespaces(); err != nil {
-		return nil, err
-	}
+	// Control groups and mounts have nothing to do with each other and take a millisecond each.
+	groups := make(chan madeGroup, 1)
+	go func() {
+		var m madeGroup
+		m.group, m.warnings, m.err = cgroup.Make(cgroup.Detect(), cfg.cgroupPath(), cfg.Spec.Linux.Resources)
+		groups <- m
+	}()
+	err = b.openNamespaces()
 	cfg.Trace.Step("namespaces")
-	group, warnings, err := cgroup.Make(cgroup.Detect(), cfg.cgroupPath(), cfg.Spec.Linux.Resources)
-	if err != nil {
+	if err == nil {
+		err = b.openRoot()
+		cfg.Trace.Step("root file system")
+	}
+	made := <-groups
+	cfg.Trace.Step("control groups")
+	if err = errors.Join(err, made.err); made.err != nil {
 		return nil, err
 	}
-	b.warnings = append(b.warnings, warnings...)
+	b.warnings = append(b.warnings, made.warnings...)
 	defer func() {
 		if err != nil {
 			// The failure is what counts; a group that stays is found again by its name.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 			defer cancel()
-			err = errors.Join(err, group.Destroy(ctx))
+			err = errors.Join(err, made.group.Destroy(ctx))
 		}
 	}()
-	if b.door, err = group.Door(); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	cfg.Trace.Step("cgroups")
-	if err := b.openRoot(); err != nil {
+	if b.door, err = made.group.Door(); err != nil {
 		return nil, err
 	}
-	cfg.Trace.Step("root file system")
 	if err := b.write(ctx); err != nil {
 		return nil, err
 	}
@@ -132,6 +140,12 @@ func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
 	}
 	c.Warnings = b.warnings
 	return c, nil
+}
+
+type madeGroup struct {
+	group    *cgroup.Group
+	warnings []string
+	err      error
 }
 
 // Start lets a container made with StartFifo go on.

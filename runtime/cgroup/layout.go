@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,9 +64,21 @@ func (l Layout) Controllers() []string {
 	return slices.Compact(all)
 }
 
-// Detect finds the hierarchies. It costs one read of /proc/self/cgroup and two probes a hierarchy when they are
-// mounted where systemd mounts them, and reads /proc/self/mountinfo otherwise: that file is long on a busy host.
+// detected is what Detect found; hierarchies are not mounted or delegated anew under a running engine.
+var detected struct {
+	once   sync.Once
+	layout Layout
+}
+
+// Detect finds the hierarchies, once for the life of the process.
 func Detect() Layout {
+	detected.once.Do(func() { detected.layout = detect() })
+	return detected.layout
+}
+
+// detect costs one read of /proc/self/cgroup and two probes a hierarchy when they are
+// mounted where systemd mounts them, and reads /proc/self/mountinfo otherwise: that file is long on a busy host.
+func detect() Layout {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return Layout{Reason: "this kernel has no cgroups: " + err.Error()}
