@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -17,9 +20,11 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/state/plainjson"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
 )
 
 // serve answers with h on a unix socket, and counts the connections.
@@ -245,6 +250,48 @@ func TestUpload(t *testing.T) {
 	}
 	if _, err := c.ImageLoad(t.Context(), strings.NewReader(strings.Repeat("x", 8<<20)), true, ""); errdef.Kind(err) != errdef.ErrInvalid {
 		t.Errorf("early refusal: want its reason, got %v", err)
+	}
+}
+
+// TestCreateBody: the fast way of writing a request says the same as the slow one.
+func TestCreateBody(t *testing.T) {
+	swappiness, grace, memory := int64(3), 5, []string{}
+	full := container.CreateRequest{
+		Config: &container.Config{
+			Hostname: "h", Tty: true, Env: []string{"A=<b>\u2028\"", ""}, Image: "i", StopTimeout: &grace, Labels: map[string]string{"a": "b"},
+			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, Volumes: map[string]struct{}{"/x": {}},
+		},
+		HostConfig: &container.HostConfig{
+			Binds: []string{"/a:/b"}, MaskedPaths: memory, ConsoleSize: [2]uint{24, 80}, CapAdd: []string{"ALL"},
+			RestartPolicy: container.RestartPolicy{Name: "no"}, Tmpfs: map[string]string{"/t": ""},
+			DNS:       []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+			Resources: container.Resources{Memory: 1 << 40, MemorySwappiness: &swappiness, Devices: []container.DeviceMapping{{PathOnHost: "/dev/x"}}},
+		},
+		NetworkingConfig: &network.NetworkingConfig{},
+	}
+	for _, req := range []container.CreateRequest{full, {Config: &container.Config{}}, {}} {
+		var body []byte
+		c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ = io.ReadAll(r.Body)
+			io.WriteString(w, "{}")
+		})
+		if _, err := c.ContainerCreate(t.Context(), "", "", req); err != nil {
+			t.Fatal(err)
+		}
+		if req.Config == nil {
+			req.Config = new(container.Config)
+		}
+		slow, err := json.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want, got any
+		if err := errors.Join(json.Unmarshal(slow, &want), json.Unmarshal(body, &got)); err != nil || !reflect.DeepEqual(want, got) {
+			t.Errorf("want\n%s\ngot\n%s\n%v", slow, body, err)
+		}
+	}
+	if _, err := plainjson.Marshal(createBody{Config: *full.Config, HostConfig: full.HostConfig, NetworkingConfig: full.NetworkingConfig}); err != nil {
+		t.Errorf("the fast way was not taken: %v", err)
 	}
 }
 

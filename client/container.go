@@ -14,6 +14,7 @@ import (
 
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 )
 
 // containerPath escapes the name or id of a container. Docker shows names with a leading slash and takes them so.
@@ -64,9 +65,20 @@ func (c *Client) ContainerCreate(ctx context.Context, name, platform string, req
 	if platform != "" {
 		q.Set("platform", platform)
 	}
+	body := createBody{HostConfig: req.HostConfig, NetworkingConfig: req.NetworkingConfig}
+	if req.Config != nil {
+		body.Config = *req.Config
+	}
 	var out container.CreateResponse
-	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", query: q, json: req}, &out)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", query: q, json: body}, &out)
 	return out, err
+}
+
+// createBody is container.CreateRequest without the embedded pointer, which plainjson does not take.
+type createBody struct {
+	container.Config
+	HostConfig       *container.HostConfig     `json:",omitempty"`
+	NetworkingConfig *network.NetworkingConfig `json:",omitempty"`
 }
 
 // ContainerStart starts a container; one that runs already is no error.
