@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"hull/state"
+
+	"golang.org/x/sys/unix"
 )
 
 // A container that is not yet one, or no longer, is in limbo: the directory <root>/containers/.limbo/<id>.
@@ -44,7 +46,7 @@ func (e *Engine) dissolve(id string) error {
 			return err
 		}
 	}
-	_ = os.Remove(e.dir(id)) // only ever removes the empty directory of a half-made container
+	_ = unix.Rmdir(e.dir(id)) // only ever removes the empty directory of a half-made container
 	return state.Remove(dir)
 }
 
