@@ -165,6 +165,9 @@ func judgeIDMap(f *facts) Check {
 	case f.uid != 0:
 		c.Level = LevelInfo
 		c.Found = "only root can make them; the layers of an ordinary user are owned by that user"
+	case f.userNS != nil:
+		c.Level = LevelInfo
+		c.Found = "not tried: that takes a user namespace"
 	case f.idmap == nil:
 		c.Found = fmt.Sprintf("work on %s (%s): layers are shared between containers, none is copied or chowned", f.root.probed, f.root.fs)
 	default:

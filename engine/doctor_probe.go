@@ -34,6 +34,7 @@ type facts struct {
 	noCalls      []string
 	noNamespaces []string
 	noCaps       []string
+	nested       bool // in a user namespace that is not the machine's
 	capResource  bool
 	userNS       error
 	overlayKnown bool  // overlayfs is in the kernel now
@@ -92,6 +93,7 @@ func (e *Engine) examine(ctx context.Context) *facts {
 	f.userName = userName(f.uid)
 	f.noCalls = missingCalls()
 	f.noNamespaces = missingNamespaces()
+	f.nested = nested(procFile("self/uid_map"))
 	f.noCaps, f.capResource = missingCaps(procFile("self/status"))
 	for _, name := range []string{"user/max_user_namespaces", "kernel/unprivileged_userns_clone",
 		"kernel/apparmor_restrict_unprivileged_userns", "net/ipv4/ip_forward"} {
@@ -155,6 +157,11 @@ func missingNamespaces() []string {
 		}
 	}
 	return missing
+}
+
+// nested reads the text of /proc/self/uid_map: the first user namespace maps every id to itself.
+func nested(uidMap string) bool {
+	return !slices.Equal(strings.Fields(uidMap), []string{"0", "0", "4294967295"})
 }
 
 // missingCaps reads what a root engine needs from the text of /proc/self/status.

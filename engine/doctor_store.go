@@ -140,6 +140,10 @@ func judgeUser(f *facts) Check {
 	case f.uid != 0:
 		c.Level, c.Found = LevelInfo, fmt.Sprintf("ordinary user %d", f.uid)
 		c.Means = "Containers run rootless, with networks none and host."
+	case f.nested:
+		c.Level, c.Found = LevelWarn, "root of a user namespace, not of the machine"
+		c.Means = "Containers may not start: id ranges and device rules belong to the machine's root."
+		c.Do = "Run hull outside of that namespace (sandbox, container), as root or as an ordinary user."
 	case len(f.noCaps) > 0:
 		c.Level, c.Found = LevelWarn, "root without "+strings.Join(f.noCaps, ", ")
 		c.Means = "Some containers may not start."

@@ -170,8 +170,17 @@ func (b *builder) namespaces() {
 	add(specs.NetworkNamespace, h.Network != modeHost)
 	add(specs.UTSNamespace, h.UTSMode != modeHost)
 	add(specs.IPCNamespace, h.IPCMode != modeHost)
-	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost)
-	add(specs.TimeNamespace, true)
+	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost && b.kernelHas("cgroup"))
+	add(specs.TimeNamespace, b.kernelHas("time"))
+}
+
+// kernelHas reports whether there are namespaces of a kind that a container can do without, and warns if not.
+func (b *builder) kernelHas(ns string) bool {
+	_, err := os.Lstat("/proc/self/ns/" + ns)
+	if err != nil {
+		b.warnings = append(b.warnings, "this kernel has no "+ns+" namespaces: the container shares the host's")
+	}
+	return err == nil
 }
 
 // userNamespace reports whether the container gets one. Host namespaces need rights over the host, so they and

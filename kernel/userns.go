@@ -31,7 +31,7 @@ func NewUserNS(uids, gids []IDMap) (ns *os.File, err error) {
 	defer unix.Close(pipe[0])
 	if err != nil {
 		unix.Close(pipe[1])
-		return nil, fmt.Errorf("create user namespace: %w", err)
+		return nil, fmt.Errorf("create user namespace: %w (hull doctor says what forbids it)", err)
 	}
 	defer func() {
 		unix.Close(pipe[1])
