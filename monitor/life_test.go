@@ -2,11 +2,16 @@ package monitor
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	osexec "os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"hull/errdef"
 
@@ -103,9 +108,18 @@ func TestMonitorKilled(t *testing.T) {
 }
 
 func TestSignalsDoNotEndTheMonitor(t *testing.T) {
+	// As under nohup, whose choice the container must not inherit.
+	signal.Ignore(unix.SIGHUP, unix.SIGINT)
+	defer signal.Reset(unix.SIGHUP, unix.SIGINT)
 	b := newBox(t, "sleep", "30")
 	b.start()
 	pid, _ := Alive(b.run)
+	time.Sleep(50 * time.Millisecond) // they are caught a moment after the answer
+	st, err := ReadState(b.dir)
+	must(t, err)
+	if ignored := statusHex(st.Pid, "SigIgn"); ignored != 0 {
+		t.Errorf("the container ignores signals %#x", ignored)
+	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE} {
 		unix.Kill(pid, sig)
 	}
@@ -119,6 +133,16 @@ func TestSignalsDoNotEndTheMonitor(t *testing.T) {
 	if st, _ := ReadState(b.dir); st.ExitCode != 128+15 {
 		t.Errorf("exit code %d", st.ExitCode)
 	}
+}
+
+func statusHex(pid int, key string) (mask uint64) {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+			fmt.Sscanf(rest, "%x", &mask)
+		}
+	}
+	return mask
 }
 
 func TestRequestsRefused(t *testing.T) {
@@ -186,5 +210,34 @@ func TestRestartAtOnce(t *testing.T) {
 		c.Close()
 		eventually(t, "exit is on disk", func() bool { st, _ := ReadState(b.dir); return st.Status == StatusExited })
 	}
+	b.gone()
+}
+
+// TestStranger: another user is turned away, even where the file modes would let him in.
+func TestStranger(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("becoming another user needs root")
+	}
+	b := newBox(t, "sleep", "30")
+	b.start()
+	for dir := b.run; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	must(t, os.Chmod(filepath.Join(b.run, SocketFile), 0o777))
+	exe, err := os.Open(testProgram(t).Path) // it lies in a directory of ours
+	must(t, err)
+	defer exe.Close()
+	cmd := osexec.Command("/proc/self/fd/3", "ask", b.run)
+	cmd.ExtraFiles = []*os.File{exe}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), ErrNoMonitor.Error()) {
+		t.Errorf("%v, %s", err, out)
+	}
+	cmd = osexec.Command(testProgram(t).Path, "ask", b.run)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("the owner is turned away: %v, %s", err, out)
+	}
+	b.ask(&Request{Op: OpSignal, Signal: 9})
 	b.gone()
 }

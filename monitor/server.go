@@ -47,6 +47,7 @@ type server struct {
 	end   context.CancelFunc
 	over  chan struct{} // closed when nothing holds the monitor
 	work  sync.WaitGroup
+	quiet sync.Once // guards surviveSignals
 	out   *output
 	in    *stdin
 
@@ -85,9 +86,6 @@ func serve(args []string, rt containers) error {
 	if len(args) != 1 {
 		return errdef.Invalid("usage: hull-runtime monitor <run directory>; started by hull only")
 	}
-	// Not ignored but caught, into a channel nobody reads: ignored signals stay ignored across execve, and the
-	// container would inherit that. Catching also undoes what a caller like nohup left ignored.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
 	unix.Umask(0o022)
 	if os.Geteuid() == 0 {
 		hide()
@@ -103,6 +101,13 @@ func serve(args []string, rt containers) error {
 		return become(next)
 	}
 	return nil
+}
+
+// surviveSignals keeps those that ask a process to end from ending the monitor of a running container. They are not
+// ignored but caught, into a channel nobody reads: ignored ones stay ignored across execve, in the container too.
+// It takes a thread, so it is done behind an answer, while the engine prepares the start or the container runs already.
+func surviveSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
 }
 
 // hide keeps other processes of the same user, containers' processes above all, from tracing the monitor and opening
@@ -295,6 +300,7 @@ func (s *server) serve(f *os.File) {
 	switch req.Op {
 	case OpStart:
 		answer(f, s.start(req))
+		s.quiet.Do(surviveSignals)
 	case OpAttach:
 		s.attach(f, br, req)
 	case OpWait:
@@ -334,6 +340,7 @@ func (s *server) attach(f *os.File, br *bufio.Reader, req *Request) {
 	// Joined before answered: whoever has the answer misses nothing of a start that he asks for next.
 	err := answer(f, &Response{OK: true})
 	close(c.answered)
+	s.quiet.Do(surviveSignals)
 	if err == nil {
 		if req.Stdin && s.in.copy(c, br) {
 			s.in.close()

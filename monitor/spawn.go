@@ -36,6 +36,12 @@ type Program struct {
 // the container, remove the directory; then a new monitor can be spawned.
 var ErrDead = errors.New("the monitor has died")
 
+// A zero struct sigaction of the kernel is SIG_DFL.
+const (
+	sigactionSize = 32
+	sigsetSize    = 8
+)
+
 // Open returns a connection to the monitor of the run directory dir, spawning one when there is none, and after one
 // whose container has ended. However many
 // commands open the same directory at once, one monitor results and each gets a connection to it. The monitor stays
@@ -205,6 +211,11 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, file
 		prog.Call("enter cgroup", unix.SYS_WRITE, fd, "0", 1).Allow(unix.EACCES, unix.EPERM, unix.ENOSPC, unix.ENODEV)
 	}
 	prog.Call("start session", unix.SYS_SETSID)
+	// nohup and shells leave these ignored, Go leaves them so, and the container would inherit it. All others have
+	// handlers in every Go program, which execve takes away.
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
+		prog.Call("reset "+sig.String(), unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), nil, sigsetSize)
+	}
 	prog.Call("change to /", unix.SYS_CHDIR, "/")
 	// First out of the way of the numbers they get, which may be those of others among them.
 	var high [len(files)]kernel.Reg
