@@ -19,7 +19,11 @@ import (
 // BoxRef is the name of the built-in image.
 const BoxRef = "box"
 
-func (e *Engine) images() *image.Store { return image.Open(e.root) }
+func (e *Engine) images() *image.Store {
+	s := image.Open(e.root)
+	s.Kept = e.layersInUse
+	return s
+}
 
 // imageFor finds the image a container is to be made of, and keeps its layers in place until the lease is given
 // back. The built-in image appears in the store when it is first asked for.
@@ -187,7 +191,6 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bo
 	deleted, err := e.images().Remove(ctx, name, image.RemoveOptions{
 		Force: force, NoPrune: noPrune, By: "rmi",
 		InUse: e.usersOf,
-		Kept:  e.layersInUse,
 	})
 	return deleted, e.storeError(err)
 }

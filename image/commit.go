@@ -53,17 +53,20 @@ func (s *Store) receive(ctx context.Context) (*incoming, error) {
 		layers: filepath.Join(s.layersDir(), state.TempName()),
 		files:  map[ref.Digest]spooled{}, trees: map[string]string{}, sizes: map[string]int64{},
 	}
-	if err := errors.Join(os.Mkdir(in.blobs, 0o700), os.Mkdir(in.layers, 0o700)); err != nil {
+	// in.layers is first to come and last to go: it is the mark of expectGarbage.
+	if err := errors.Join(os.Mkdir(in.layers, 0o700), os.Mkdir(in.blobs, 0o700)); err != nil {
 		in.close()
 		return nil, err
 	}
 	return in, nil
 }
 
-// close removes what commit has not moved away.
+// close removes what commit has not moved away, and what others left who were killed.
 func (in *incoming) close() error {
-	defer in.lease.Unlock()
-	return errors.Join(state.Remove(in.blobs), state.Remove(in.layers))
+	err := errors.Join(state.Remove(in.blobs), state.Remove(in.layers))
+	in.lease.Unlock()
+	_ = in.s.repair(context.Background()) // the next command tries again
+	return err
 }
 
 // tempBlob returns a fresh file name.

@@ -18,6 +18,9 @@ import "time"
 // Store is the images below one root directory. Its methods may be used by many goroutines and processes.
 type Store struct {
 	root string
+	// Kept returns the chain ids of the layers that containers are mounted on (the topmost of each is enough), as
+	// they are at the moment of the call. Without it only Remove and Sweep, which are told, remove garbage.
+	Kept func() (map[string]bool, error)
 }
 
 // Open returns the store below root, which state.Open has prepared. It does no I/O.

@@ -22,8 +22,9 @@ type Summary struct {
 	Labels      map[string]string
 }
 
-// List returns all images, newest first.
+// List returns all images, newest first. What a killed process left is swept on the way.
 func (s *Store) List(ctx context.Context) ([]Summary, error) {
+	_ = s.repair(ctx) // that garbage stays is no reason not to list images
 	names := s.named()
 	records := s.records()
 	list := make([]Summary, 0, len(records))

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -288,8 +289,9 @@ const (
 func (s *Store) writeIndex() error {
 	known := map[ref.Digest]descriptor{}
 	path := filepath.Join(s.root, "index.json")
-	if data, err := state.Read(path, 256<<20); err == nil {
-		if old, err := parseIndex(data); err == nil {
+	before, err := state.Read(path, 256<<20)
+	if err == nil {
+		if old, err := parseIndex(before); err == nil {
 			for _, d := range old.Manifests {
 				known[d.Digest] = descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 			}
@@ -315,7 +317,7 @@ func (s *Store) writeIndex() error {
 		return strings.Compare(a.Annotations[annotationRef], b.Annotations[annotationRef])
 	})
 	data, err := json.MarshalIndent(out, "", " ")
-	if err != nil {
+	if err != nil || bytes.Equal(data, before) {
 		return err
 	}
 	return s.writeTop("index.json", data)

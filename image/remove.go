@@ -25,8 +25,7 @@ type RemoveOptions struct {
 	Force   bool
 	NoPrune bool                   // kept for Docker's sake: images here have no parents
 	InUse   func(id string) []User // the containers made from the image id; nil means none
-	// Kept returns the chain ids of layers that containers are mounted on (the topmost of each is enough), as
-	// they are at the moment of the call; nil means there are none.
+	// Kept is as in Store, and comes first; without both there are no containers.
 	Kept func() (map[string]bool, error)
 	By   string // the command, for the log of references; "" is "rmi"
 }
@@ -51,16 +50,26 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 	if rm.opts.InUse == nil {
 		rm.opts.InUse = func(string) []User { return nil }
 	}
+	garbage, err := s.expectGarbage()
+	if err != nil {
+		return nil, err
+	}
 	err = s.update(ctx, func() error {
 		if f, err = s.find(name); err != nil { // again: it may have changed before we had the lock
 			return err
 		}
 		return rm.run(f)
 	})
-	if err != nil || rm.gone == "" {
+	if rm.gone == "" {
+		os.Remove(garbage)
 		return rm.done, err
 	}
-	swept, err := s.Sweep(ctx, opts.Kept)
+	kept := opts.Kept
+	if kept == nil {
+		kept = s.Kept
+	}
+	swept, sweepErr := s.Sweep(ctx, kept)
+	err = errors.Join(err, sweepErr)
 	for _, chain := range slices.Backward(rm.chain) {
 		if slices.Contains(swept, chain) {
 			rm.done = append(rm.done, Deleted{Deleted: chain})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ const sweepWait = 2 * time.Second
 
 // Sweep removes blobs and layers that no image, reference or container needs, and what killed processes left; it
 // returns the chain ids of the removed layers. While somebody brings images in it does nothing: the next sweep
-// will. kept is as in RemoveOptions.
+// will. kept is as in Store; nil means that there are no containers.
 func (s *Store) Sweep(ctx context.Context, kept func() (map[string]bool, error)) ([]string, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, sweepWait, errBusy)
 	defer cancel()
@@ -30,6 +31,37 @@ func (s *Store) Sweep(ctx context.Context, kept func() (map[string]bool, error))
 	if err != nil {
 		return nil, err
 	}
+	return s.sweepLocked(ctx, l, kept)
+}
+
+// expectGarbage leaves a mark, until the next complete sweep, that there may be garbage: whoever comes after us, if
+// we are killed, looks for it. What a Load makes for itself is such a mark too.
+func (s *Store) expectGarbage() (path string, err error) {
+	path = filepath.Join(s.layersDir(), state.TempName())
+	return path, os.Mkdir(path, 0o700)
+}
+
+// repair sweeps what a killed process left, unless somebody is at work.
+func (s *Store) repair(ctx context.Context) error {
+	if s.Kept == nil || !marked(s.layersDir(), state.TempPrefix) && !marked(s.trashDir(), "") {
+		return nil
+	}
+	l, ok, err := state.TryLock(s.layersDir())
+	if !ok || err != nil {
+		return err
+	}
+	_, err = s.sweepLocked(ctx, l, s.Kept)
+	return err
+}
+
+// marked says whether a name in dir begins with prefix.
+func marked(dir, prefix string) bool {
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), prefix) })
+}
+
+// sweepLocked gives the lock back.
+func (s *Store) sweepLocked(ctx context.Context, l *state.Locked, kept func() (map[string]bool, error)) ([]string, error) {
 	swept, trash, err := s.sweep(ctx, kept)
 	l.Unlock() // what remains takes time and is in nobody's way
 	errs := []error{err}
@@ -48,6 +80,9 @@ func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error))
 	}
 	m := marks{s: s, blobs: map[ref.Digest]bool{}, layers: map[string]bool{}}
 	err = m.all(kept)
+	if err == nil {
+		err = s.writeIndex() // whoever was killed may have left it behind the references
+	}
 	s.tidy()
 	refs.Unlock()
 	if err != nil {
@@ -65,19 +100,26 @@ func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error))
 	if err != nil {
 		return nil, nil, err
 	}
+	isMark := func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), state.TempPrefix) }
 	for _, e := range layers {
 		chain := "sha256:" + e.Name()
-		if m.layers[chain] {
+		if m.layers[chain] || isMark(e) {
 			continue
 		}
 		if err := discard(filepath.Join(s.layersDir(), e.Name())); err != nil {
 			return swept, trash, err
 		}
-		if !strings.HasPrefix(e.Name(), state.TempPrefix) {
-			swept = append(swept, chain)
+		swept = append(swept, chain)
+	}
+	if err := s.sweepBlobs(&m, discard); err != nil {
+		return swept, trash, err
+	}
+	for _, e := range layers { // at last: a mark stands for all the rest
+		if isMark(e) {
+			err = errors.Join(err, discard(filepath.Join(s.layersDir(), e.Name())))
 		}
 	}
-	return swept, trash, s.sweepBlobs(&m, discard)
+	return swept, trash, err
 }
 
 func (s *Store) sweepBlobs(m *marks, discard func(string) error) error {
