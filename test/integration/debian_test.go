@@ -108,7 +108,8 @@ func TestTmux(t *testing.T) {
 	run("send-keys", "-t", "s", "stty size; echo $((6*7))", "Enter")
 	see("30 90")
 	see("42")
-	run("send-keys", "-t", "s", "sleep 1000", "Enter")
+	run("send-keys", "-t", "s", "sh -c 'echo front$((40+2)); exec sleep 1000'", "Enter")
+	see("front42") // the terminal is theirs now
 	run("send-keys", "-t", "s", "C-z", "")
 	see("Stopped")
 	run("send-keys", "-t", "s", "fg", "Enter")

@@ -135,8 +135,16 @@ func hierarchies() []string {
 	return out
 }
 
-// claims are the id ranges claimed for containers of this engine, and those claimed for nobody.
+// claims are the id ranges held for containers of this engine. One whose container is gone is nobody's: whoever
+// draws its number next takes it over.
 func (h *Hull) claims() []string {
+	return slices.DeleteFunc(h.allClaims(), func(claim string) bool {
+		target, _ := os.Readlink(claim)
+		return !exists(target)
+	})
+}
+
+func (h *Hull) allClaims() []string {
 	var out []string
 	entries, _ := os.ReadDir(idClaims)
 	for _, e := range entries {

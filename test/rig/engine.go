@@ -172,7 +172,7 @@ func (h *Hull) Destroy(t testing.TB) {
 			t.Errorf("remove cgroup: %v", err)
 		}
 	}
-	for _, claim := range h.claims() {
+	for _, claim := range h.allClaims() {
 		os.Remove(claim)
 	}
 	for _, m := range slices.Backward(h.mounts("self")) {

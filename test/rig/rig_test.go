@@ -64,7 +64,7 @@ func TestCensusSees(t *testing.T) {
 	sees("cgroup")
 
 	must(os.MkdirAll(idClaims, 0o755))
-	must(os.Symlink(h.RunDir+"/containers/x", idClaims+"/rig-test"))
+	must(os.Symlink(h.Root+"/containers/x", idClaims+"/rig-test"))
 	sees("id range")
 
 	f, err := os.Create(h.Root + "/open")
