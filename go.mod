@@ -28,3 +28,5 @@ require (
 	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/tools v0.26.0 // indirect
 )
+
+replace github.com/opencontainers/go-digest => ./third_party/go-digest

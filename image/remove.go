@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -225,4 +224,4 @@ func short(id string) string {
 func (s *Store) trashDir() string { return filepath.Join(s.root, "trash") }
 
 // errBusy is the cause when a sweep found a Load under way and left its work to the next one.
-var errBusy = fmt.Errorf("images are being brought in")
+var errBusy = errors.New("images are being brought in")

@@ -29,7 +29,7 @@ func may(part string) []string {
 	case part == "client":
 		return nil
 	case part == "api":
-		return []string{"engine"}
+		return append(slices.Clone(nouns), "engine") // the engine's answers hold their types
 	case part == "app":
 		return []string{"client"}
 	case part == "cri":
@@ -97,7 +97,7 @@ func TestImports(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		from, _ := part(p.ImportPath)
 		// Mains wire, tests look everywhere.
-		if from == "cmd" || from == "test" || from == "bench" {
+		if from == "cmd" || from == "test" || from == "bench" || from == "docs" {
 			continue
 		}
 		if !slices.Contains(slices.Concat(ground, lean, nouns, faces, []string{"engine", "build"}), from) {

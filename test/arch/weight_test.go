@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write testdata/*.deps from what is link
 
 // heavy are packages of the standard library that the lean program does without: each costs package
 // initialisation, memory of every idle monitor, or both.
-var heavy = []string{"net/http", "net", "crypto/tls", "crypto/x509", "text/template", "html/template", "regexp", "go/ast", "log/slog", "flag", "os/user", "os/exec"}
+var heavy = []string{"net/http", "net", "crypto/tls", "crypto/x509", "text/template", "html/template", "regexp", "go/ast", "log/slog"}
 
 // TestLinked compares what each program links of others with the reviewed list.
 func TestLinked(t *testing.T) {
