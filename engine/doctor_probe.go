@@ -515,10 +515,10 @@ func (s *scratch) options() string {
 	return o
 }
 
-// scratch makes directories in the store, where layers would be. While there is no store it makes none there: two
+// scratch makes directories in the store, where layers would be. While there is none of ours it makes none there: two
 // directories of a tmpfs, stacked read-only, tell at least whether there is overlayfs.
 func (f *facts) scratch() (s scratch, remove func(), err error) {
-	if f.root.probed != f.root.path || !f.root.writable || f.root.readonly {
+	if !f.formatted || f.version != nil || !f.root.writable || f.root.readonly {
 		return scratch{lower: []string{"/tmp/a", "/tmp/b"}, merged: "/tmp/a", hidden: true}, func() {}, nil
 	}
 	tmp := filepath.Join(f.root.path, state.TempName())

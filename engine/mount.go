@@ -217,9 +217,11 @@ func (b *builder) ownMounts() []specs.Mount {
 	}
 	switch h.IPCMode {
 	case modeHost:
-		ms = append(ms,
-			specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "noexec", "nodev"}},
-			specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "nosuid", "noexec", "nodev"}})
+		for _, dir := range []string{"/dev/mqueue", "/dev/shm"} {
+			if _, err := os.Stat(dir); err == nil { // not every host mounts them
+				ms = append(ms, specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: []string{"bind", "nosuid", "noexec", "nodev"}})
+			}
+		}
 	default:
 		ms = append(ms, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 		if h.IPCMode != modeNone {
