@@ -243,9 +243,6 @@ func (s *server) waitContainer(q *request) error {
 		return err
 	}
 	out := container.WaitResponse{StatusCode: int64(exit.Code)}
-	if err == nil && exit.Error != "" {
-		out.Error = &container.WaitExitError{Message: exit.Error}
-	}
 	if err != nil {
 		out.Error = &container.WaitExitError{Message: err.Error()}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"hull/engine"
+	"hull/errdef"
 
 	"github.com/moby/moby/api/types/container"
 )
@@ -52,9 +53,32 @@ func (s *server) startExec(q *request) error {
 	if err != nil {
 		return err
 	}
-	return q.connect(keys, func(ctx context.Context) (engine.Stream, bool, error) {
+	err = q.connect(keys, func(ctx context.Context) (engine.Stream, bool, error) {
 		return s.engine.ExecStart(ctx, q.name, o)
 	})
+	if k := errdef.Kind(err); (k == errdef.ErrNoCommand || k == errdef.ErrCannotRun) && q.Header.Get("User-Agent") != hullAgent {
+		return q.tellInStream(err, body.Tty)
+	}
+	return err
+}
+
+// hullAgent is how our own client calls itself.
+const hullAgent = "hull"
+
+// tellInStream answers as Docker's daemon does, which opens the stream before it tries the command: its clients read
+// there why there is no command, and ask for the exit code afterwards.
+func (q *request) tellInStream(why error, tty bool) error {
+	conn, _, err := http.NewResponseController(q.w).Hijack()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	text := []byte(why.Error() + "\r\n")
+	if !tty {
+		text = append(frameHead(1, len(text)), text...)
+	}
+	_, _ = conn.Write(append([]byte(q.greeting(tty)), text...))
+	return errAnswered
 }
 
 // inspectExec is GET /exec/{name}/json.

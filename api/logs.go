@@ -59,17 +59,23 @@ func writeEntry(w *bufio.Writer, e *engine.LogEntry, tty, stamp bool) error {
 		prefix = e.Time.UTC().Format(stampLayout) + " "
 	}
 	if !tty {
-		var head [8]byte
-		head[0] = 1
+		stream := byte(1)
 		if e.Stream == "stderr" {
-			head[0] = 2
+			stream = 2
 		}
-		binary.BigEndian.PutUint32(head[4:], uint32(len(prefix)+len(e.Line)))
-		_, _ = w.Write(head[:])
+		_, _ = w.Write(frameHead(stream, len(prefix)+len(e.Line)))
 	}
 	_, _ = w.WriteString(prefix)
 	_, err := w.WriteString(e.Line) // a bufio.Writer keeps its first error
 	return err
+}
+
+// frameHead begins a frame of the Docker stream format: which stream, three zero, the length big-endian.
+func frameHead(stream byte, size int) []byte {
+	head := make([]byte, 8)
+	head[0] = stream
+	binary.BigEndian.PutUint32(head[4:], uint32(size))
+	return head
 }
 
 // stampLayout is RFC 3339 with all nine digits, so that lines stay aligned.

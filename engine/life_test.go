@@ -111,6 +111,16 @@ func quiet(t *testing.T, e *Engine) {
 			t.Errorf("id range %s is still claimed by %s", n, target)
 		}
 	}
+	defer func() { // the parents of all containers stay for the next one
+		for _, name := range []string{e.Instance(), e.Instance() + ".monitors"} {
+			for _, at := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+				parents, _ := filepath.Glob(at + name)
+				for _, p := range parents {
+					_ = os.Remove(p)
+				}
+			}
+		}
+	}()
 	if groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + e.Instance() + "/*"); len(groups) != 0 {
 		var dirs []string
 		for _, g := range groups {
