@@ -234,7 +234,8 @@ func wireHost(h *engine.Host) *container.HostConfig {
 	return out
 }
 
-// createContainer is POST /containers/create.
+// createContainer is POST /containers/create. The header "Hull-Start: soon" is our own: the client is going to start the
+// container next.
 func (s *server) createContainer(q *request) error {
 	var body container.CreateRequest
 	if err := q.decode(&body); err != nil {
@@ -253,7 +254,7 @@ func (s *server) createContainer(q *request) error {
 	if err != nil {
 		return err
 	}
-	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), configFrom(body.Config), host)
+	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), configFrom(body.Config), host, q.Header.Get("Hull-Start") == "soon")
 	if err != nil {
 		return err
 	}

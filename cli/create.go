@@ -27,7 +27,7 @@ func buildCreate(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		id, err := a.createContainer(cmd.Context(), c, o, req)
+		id, err := a.createContainer(cmd.Context(), c, o, req, false)
 		if err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (a *app) usageHint(cmd *cobra.Command, err error) error {
 }
 
 // createContainer makes the container, writes its id where --cidfile says, and prints the engine's warnings.
-func (a *app) createContainer(ctx context.Context, c *client.Client, o *options, req container.CreateRequest) (string, error) {
+func (a *app) createContainer(ctx context.Context, c *client.Client, o *options, req container.CreateRequest, startSoon bool) (string, error) {
 	cid, err := openIDFile(o.cidfile)
 	if err != nil {
 		return "", err
@@ -56,7 +56,7 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 		return "", hint(errdef.NotImplemented("--pull always needs a registry client, which this version does not have yet"),
 			"Without it the image of this machine is used.")
 	}
-	created, err := c.ContainerCreate(ctx, o.name, o.platform, req)
+	created, err := c.ContainerCreate(ctx, client.CreateOptions{Name: o.name, Platform: o.platform, StartSoon: startSoon}, req)
 	if err != nil {
 		return "", a.missingImage(err, o, req.Image)
 	}

@@ -71,7 +71,7 @@ func (r *run) do(ctx context.Context) error {
 	}
 	ctx, interrupts := r.interruptible(ctx)
 	defer interrupts.stop()
-	if r.id, err = r.createContainer(ctx, r.c, r.options, r.req); err != nil {
+	if r.id, err = r.createContainer(ctx, r.c, r.options, r.req, true); err != nil {
 		return interrupts.or(status(exitEngine, err))
 	}
 	r.Trace.Step("created")

@@ -1,7 +1,7 @@
 // Package client speaks the Docker Engine API, to Hull in the same process or to any engine behind a socket.
 //
 //	c := client.New(dial, client.Options{})
-//	created, err := c.ContainerCreate(ctx, "web", "", request)
+//	created, err := c.ContainerCreate(ctx, client.CreateOptions{Name: "web"}, request)
 //	...
 //	err = c.ContainerStart(ctx, created.ID)
 //
@@ -138,6 +138,7 @@ type request struct {
 	stream       io.Reader // or body as a tar stream of unknown length
 	upgrade      bool      // the connection becomes a raw stream
 	bare         bool      // no version in the path
+	startSoon    bool      // see CreateOptions.StartSoon
 }
 
 func (c *Client) url(ctx context.Context, r request) (string, error) {
@@ -178,6 +179,9 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 		return nil, errdef.As(errdef.ErrInvalid, err)
 	}
 	req.Header.Set("User-Agent", "hull")
+	if r.startSoon {
+		req.Header.Set("Hull-Start", "soon")
+	}
 	if r.json != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

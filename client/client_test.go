@@ -275,7 +275,7 @@ func TestCreateBody(t *testing.T) {
 			body, _ = io.ReadAll(r.Body)
 			io.WriteString(w, "{}")
 		})
-		if _, err := c.ContainerCreate(t.Context(), "", "", req); err != nil {
+		if _, err := c.ContainerCreate(t.Context(), CreateOptions{}, req); err != nil {
 			t.Fatal(err)
 		}
 		if req.Config == nil {

@@ -56,9 +56,17 @@ func (f Filters) query(q url.Values) {
 	}
 }
 
-// ContainerCreate makes a container; an empty name lets the server choose one.
-func (c *Client) ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error) {
-	q := url.Values{}
+// CreateOptions of ContainerCreate.
+type CreateOptions struct {
+	Name     string // empty: the server chooses one
+	Platform string
+	// StartSoon says that ContainerStart follows, so that Hull prepares for it; other servers ignore it.
+	StartSoon bool
+}
+
+// ContainerCreate makes a container.
+func (c *Client) ContainerCreate(ctx context.Context, o CreateOptions, req container.CreateRequest) (container.CreateResponse, error) {
+	name, platform, q := o.Name, o.Platform, url.Values{}
 	if name != "" {
 		q.Set("name", name)
 	}

@@ -19,7 +19,9 @@ import (
 // Create makes a container of cfg and host, and returns its id and what the person should know. Without a name one
 // is made up. It is atomic: a killed create leaves nothing, or a whole container. The container survives a power
 // cut, unless it removes itself at its end anyway.
-func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Host) (id string, warnings []string, err error) {
+//
+// soon says that the container will be started right after, which is prepared for meanwhile.
+func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Host, soon bool) (id string, warnings []string, err error) {
 	if name = strings.TrimPrefix(name, "/"); name != "" {
 		if err := checkName(name); err != nil {
 			return "", nil, err
@@ -27,6 +29,14 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	}
 	if err := e.ready(); err != nil {
 		return "", nil, err
+	}
+	if id = newID(); soon {
+		e.prestart(id)
+		defer func() {
+			if err != nil {
+				e.dropPrestart(id)
+			}
+		}()
 	}
 	e.sweep()
 	e.opt.Trace.Step("open store")
@@ -36,7 +46,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	}
 	defer lease.Unlock()
 	e.opt.Trace.Step("resolve image")
-	r := &record{ID: newID(), Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
+	r := &record{ID: id, Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
 	for _, l := range img.Layers {
 		r.Layers = append(r.Layers, l.ChainID)
 	}

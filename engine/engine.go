@@ -2,7 +2,7 @@
 // over files and kernel objects only. It is a library; the Engine API (package api) is its face.
 //
 //	e := engine.Open(root, run, engine.Options{})
-//	id, warnings, err := e.Create(ctx, "web", &engine.Config{Image: "box"}, &engine.Host{})
+//	id, warnings, err := e.Create(ctx, "web", &engine.Config{Image: "box"}, &engine.Host{}, false)
 //	warnings, err = e.Start(ctx, id)
 //
 // No fact lives only in an Engine: any number of them, in any number of processes, share one store, and each
@@ -50,6 +50,7 @@ type Options struct {
 type Engine struct {
 	root, run string
 	opt       Options
+	pre       prestarts
 }
 
 // Open returns the engine of a store. It touches nothing; what is missing is made when first needed.

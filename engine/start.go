@@ -160,26 +160,6 @@ func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 	return o, nil
 }
 
-// monitor returns a connection to the monitor of c's next start, or of the one that runs; if there is none it is made.
-func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, error) {
-	binary, err := e.runtime()
-	if err != nil {
-		return nil, err
-	}
-	if err := e.runReady(); err != nil {
-		return nil, err
-	}
-	for {
-		conn, err := monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors"}, e.runDir(c.ID))
-		if !errors.Is(err, monitor.ErrDead) {
-			return conn, err
-		}
-		if _, err := e.repair(ctx, c.ID); err != nil {
-			return nil, err
-		}
-	}
-}
-
 // runtime returns the path of hull-runtime, extracting it into the store when it is not there yet.
 func (e *Engine) runtime() (string, error) {
 	if e.opt.Runtime != "" {
