@@ -84,6 +84,9 @@ func devTmpfs(o *options) (int, error) {
 		return -1, fmt.Errorf("tmpfs: %w", err)
 	}
 	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", "tmpfs"); err != nil {
+		return -1, fmt.Errorf("tmpfs: %w", err)
+	}
 	for _, d := range o.data {
 		key, value, _ := strings.Cut(d, "=")
 		if err := unix.FsconfigSetString(fs, key, value); err != nil {

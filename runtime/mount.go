@@ -179,7 +179,7 @@ func (b *boot) closeReg(fd kernel.Reg) { b.prog.Call("close", unix.SYS_CLOSE, fd
 func (b *boot) newMount(what, kind, source string, data []string, attrs uint64) kernel.Reg {
 	p := b.prog
 	fs := p.Call(what, unix.SYS_FSOPEN, kind, unix.FSOPEN_CLOEXEC).Result()
-	if source != "" && source != kind && kind != "proc" && kind != "sysfs" {
+	if source != "" { // what df(1) and mount(8) show first
 		p.Call(what, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", source, 0)
 	}
 	for _, d := range data {
