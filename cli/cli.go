@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"hull/client"
 	"hull/errdef"
@@ -204,7 +205,7 @@ func (a *app) dialer(host string) (client.Dial, error) {
 	return a.Local(a.store)
 }
 
-// each calls f for every name, prints what fails and goes on; the error it returns only sets the exit status.
+// each calls f for every name, says what fails and goes on; the error it returns only sets the exit status.
 func (a *app) each(names []string, f func(name string) error) error {
 	failed := false
 	for _, name := range names {
@@ -228,6 +229,33 @@ func (a *app) eachPrinted(names []string, f func(name string) error) error {
 		a.out.println(name)
 		return nil
 	})
+}
+
+// atOnce is how many containers a command works on at the same time.
+const atOnce = 16
+
+// together calls f for up to atOnce names at a time, and hands the results to each in the order of the names.
+func together(names []string, f func(name string) error) func(name string) error {
+	if len(names) == 1 {
+		return f
+	}
+	results := make([]error, len(names))
+	done := make([]sync.WaitGroup, len(names))
+	slots := make(chan struct{}, atOnce)
+	for i, name := range names {
+		done[i].Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			results[i] = f(name)
+		})
+	}
+	next := 0
+	return func(string) error {
+		i := next
+		next++
+		done[i].Wait()
+		return results[i]
+	}
 }
 
 // input opens what a command reads: a file, or stdin for "" and "-".

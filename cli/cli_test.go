@@ -210,6 +210,47 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestInfo has Docker's layout, and only what the engine said.
+func TestInfo(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /info", answer(map[string]any{
+		"ID": "x", "Containers": 3, "ContainersRunning": 1, "ContainersStopped": 2, "Images": 4, "Driver": "overlayfs",
+		"DriverStatus": [][]string{{"Backing layers", "id-mapped"}}, "LoggingDriver": "json-file", "CgroupDriver": "cgroupfs",
+		"CgroupVersion": "2", "Plugins": map[string]any{"Network": []string{"none", "host"}}, "MemTotal": 1 << 30, "NCPU": 2,
+		"SecurityOptions": []string{"name=seccomp,profile=builtin", "name=userns"}, "KernelVersion": "6.1", "Name": "host",
+		"OperatingSystem": "Debian", "OSType": "linux", "Architecture": "x86_64", "ServerVersion": "9.9", "DockerRootDir": "/var/lib/hull",
+		"Runtimes": map[string]any{"hull": map[string]any{}}, "DefaultRuntime": "hull", "Warnings": []string{"WARNING: No swap limit support"},
+	}))
+	r := f.hull("", "info")
+	if r.code != 0 || r.stderr != "WARNING: No swap limit support\n" {
+		t.Errorf("got %d, %q", r.code, r.stderr)
+	}
+	golden(t, "info.txt", r.stdout)
+	if r := f.hull("", "info", "-f", "{{.Driver}} {{.NCPU}} {{.ClientInfo.Version}}"); r.stdout != "overlayfs 2 1.2\n" {
+		t.Errorf("template: got %q", r.stdout)
+	}
+	f.on("GET /info", refuse(503, "not today"))
+	if r := f.hull("", "info"); r.code != 1 || !strings.HasPrefix(r.stdout, "Client:\n") || r.stderr != "hull: not today\n" {
+		t.Errorf("without a server: got %d, %q, %q", r.code, r.stdout, r.stderr)
+	}
+}
+
+// TestVersion tells of both sides, and of the client where there is no server.
+func TestVersion(t *testing.T) {
+	f := newFake(t)
+	r := f.hull("", "version")
+	if r.code != 0 || !strings.Contains(r.stdout, "\nServer:") || !strings.Contains(r.stdout, "  API version:      1.50 (minimum version 1.24)\n") {
+		t.Errorf("got %d, %q", r.code, r.stdout)
+	}
+	f.on("GET /version", refuse(503, "not today"))
+	if r := f.hull("", "version"); r.code != 1 || !strings.HasPrefix(r.stdout, "Client:\n Version:           1.2\n") || strings.Contains(r.stdout, "Server") {
+		t.Errorf("without a server: got %d, %q", r.code, r.stdout)
+	}
+	if r := f.hull("", "--version"); r.stdout != "Hull version 1.2, build abcdef0\n" || len(r.requests) > 0 {
+		t.Errorf("--version: got %q", r.stdout)
+	}
+}
+
 // TestDebug adds the kind of failure, and says nothing when all is well.
 func TestDebug(t *testing.T) {
 	f := newFake(t)

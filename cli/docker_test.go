@@ -37,7 +37,7 @@ func TestLikeDocker(t *testing.T) {
 		"inspect nothing", "inspect web nothing", "container inspect web", "image inspect app:1", "inspect --type image web",
 		"inspect -f json web",
 		"version --format {{.Server.Version}}",
-		"start web", "start web nothing", "stop web", "stop -t 3 -s INT web", "stop -t -1 web", "restart -t 0 web",
+		"start web", "start web nothing", "stop web", "stop -t 3 -s INT web", "stop -t -1 web", "stop nothing web", "kill web nothing", "restart -t 0 web",
 		"kill web", "kill -s HUP web", "rm web", "rm -f -v web", "rm nothing", "rm -f nothing web", "rmi -f nothing", "rename web other", "wait web", "wait web nothing",
 		"rmi app:1", "rmi -f --no-prune app:1", "rmi nothing", "tag app:1 b:2", "tag app:1 r.example:5000/b",
 		"load", "load -q", "import - img:2", "import -c CMD_x -m hello -",
@@ -110,6 +110,9 @@ func settle(line, s string) string {
 // container before it is used (by the id it learned from then on), waiting for one it does not stay with, and saying
 // what is the default.
 func calls(line string, list []request) string {
+	if strings.HasPrefix(line, "rm ") || strings.HasPrefix(line, "stop ") || strings.HasPrefix(line, "kill ") { // several at once
+		slices.SortFunc(list, func(a, b request) int { return strings.Compare(a.String(), b.String()) })
+	}
 	var b strings.Builder
 	detached := strings.HasPrefix(line, "run -d ")
 	early := strings.HasPrefix(line, "exec") || strings.HasPrefix(line, "logs")

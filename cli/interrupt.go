@@ -20,7 +20,12 @@ type interrupts struct {
 	got     unix.Signal // that cancelled the work
 	started bool
 	forward func(os.Signal)
+	insists int // SIGINT and SIGTERM that were passed on
 }
+
+// enough is how often a person interrupts a container that ignores it before this program leaves it alone. The first
+// process of a container ignores what it does not handle, so that happens to everybody.
+const enough = 3
 
 func (a *app) interruptible(ctx context.Context) (context.Context, *interrupts) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -45,8 +50,16 @@ func (in *interrupts) handle(s os.Signal) {
 	if ends && !started {
 		in.got = s.(unix.Signal)
 	}
+	if forward != nil && (s == unix.SIGINT || s == unix.SIGTERM) {
+		in.insists++
+	}
+	insists := in.insists
 	in.mu.Unlock()
 	switch {
+	case insists == enough:
+		in.app.screen.restore()
+		in.app.err.printf("\n%s: got %d interrupts and leaves; the container goes on\n", in.app.Name, enough)
+		os.Exit(exitSignalBase + int(s.(unix.Signal)))
 	case forward != nil:
 		forward(s)
 	case !ends:

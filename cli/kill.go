@@ -11,6 +11,6 @@ func buildKill(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.eachPrinted(args, func(name string) error { return c.ContainerKill(cmd.Context(), name, *signal) })
+		return a.eachPrinted(args, together(args, func(name string) error { return c.ContainerKill(cmd.Context(), name, *signal) }))
 	}
 }

@@ -26,6 +26,7 @@ type progress struct {
 	last  time.Time
 	sent  int64
 	total int64 // 0 when unknown
+	phase string
 }
 
 func (a *app) newProgress(quiet bool) *progress {
@@ -55,6 +56,9 @@ func (c *counter) Read(b []byte) (int, error) {
 	c.p.mu.Lock()
 	defer c.p.mu.Unlock()
 	c.p.sent += int64(n)
+	if n == 0 {
+		return n, err
+	}
 	c.p.draw(sentText(c.p.sent, c.p.total))
 	return n, err
 }
@@ -81,6 +85,9 @@ func (p *progress) message(m jsonstream.Message) {
 		p.erase()
 		p.a.out.printf("%s\n", strings.TrimRight(m.Stream, "\n"))
 	case m.Progress != nil || m.ID != "":
+		if phase := m.ID + m.Status; phase != p.phase { // something new is worth a look at once
+			p.phase, p.last = phase, time.Time{}
+		}
 		p.draw(messageText(m))
 	case m.Status != "" && !p.quiet:
 		p.erase()

@@ -9,6 +9,6 @@ func buildRestart(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.eachPrinted(args, func(name string) error { return c.ContainerRestart(cmd.Context(), name, o(cmd)) })
+		return a.eachPrinted(args, together(args, func(name string) error { return c.ContainerRestart(cmd.Context(), name, o(cmd)) }))
 	}
 }

@@ -22,8 +22,9 @@ func buildRm(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
+		remove := together(args, func(name string) error { return c.ContainerRemove(cmd.Context(), name, o) })
 		return a.each(args, func(name string) error {
-			err := c.ContainerRemove(cmd.Context(), name, o)
+			err := remove(name)
 			switch {
 			case err == nil:
 				a.out.println(name)

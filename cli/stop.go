@@ -13,7 +13,7 @@ func buildStop(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.eachPrinted(args, func(name string) error { return c.ContainerStop(cmd.Context(), name, o(cmd)) })
+		return a.eachPrinted(args, together(args, func(name string) error { return c.ContainerStop(cmd.Context(), name, o(cmd)) }))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -88,7 +89,11 @@ func newShell(f *fake) *shell {
 		}
 		defer c.Close()
 		io.WriteString(c, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
-		io.WriteString(c, "ready\r\n")
+		greeting := "ready\r\n"
+		if r.URL.Query().Get("stdin") == "" { // no terminal: frames
+			greeting = string(frame(1, greeting))
+		}
+		io.WriteString(c, greeting)
 		go s.echo(rw, c)
 		<-s.gone
 	})
@@ -229,6 +234,24 @@ func TestInterruptedStart(t *testing.T) {
 	f.eventually("removal", asked("DELETE /containers/"+fakeID+"?force=1&v=1"))
 }
 
+// TestInsisting: the third interrupt of a container that ignores them ends the client.
+func TestInsisting(t *testing.T) {
+	f := newFake(t)
+	newShell(f)
+	p, cmd := f.terminal("run", "app:1", "sleep")
+	p.Expect("ready")
+	for range enough - 1 {
+		f.took()
+		cmd.Process.Signal(syscall.SIGINT)
+		f.eventually("the signal", asked("POST /containers/"+fakeID+"/kill?signal=SIGINT"))
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	p.Expect("the container goes on")
+	if code := p.Wait(); code != 128+int(syscall.SIGINT) {
+		t.Errorf("exit status: want 130, got %d", code)
+	}
+}
+
 // TestPanicOnTerminal: even a bug leaves the terminal usable.
 func TestPanicOnTerminal(t *testing.T) {
 	p := newTerminal(t, exec.Command("/bin/sleep", "60"))
@@ -272,6 +295,29 @@ func TestTableFitsTerminal(t *testing.T) {
 	p.Expect(`a\x1b]0;owned\ab`)
 	if strings.Contains(p.Seen(), "\x1b") {
 		t.Errorf("an escape sequence reached the terminal: %q", p.Seen())
+	}
+}
+
+// TestProgress: long work shows itself on a terminal, and the line is gone when the result comes.
+func TestProgress(t *testing.T) {
+	f := newFake(t)
+	more := make(chan struct{})
+	f.on("POST /images/load", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"id":"abc","status":"unpacking","progressDetail":{"current":1000,"total":4000}}`+"\n")
+		w.(http.Flusher).Flush()
+		<-more
+		io.WriteString(w, `{"stream":"Loaded image: app:1\n"}`+"\n")
+	})
+	archive := filepath.Join(t.TempDir(), "a.tar")
+	if err := os.WriteFile(archive, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := rig.Pty(t, f.command("load", "-i", archive))
+	p.Expect("abc: unpacking 1kB of 4kB")
+	close(more)
+	p.Expect("\r\x1b[KLoaded image: app:1\r\n")
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit status %d", code)
 	}
 }
 

@@ -3,9 +3,12 @@
 package local
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 
 	"hull/api"
 	"hull/cli"
@@ -14,6 +17,8 @@ import (
 	"hull/errdef"
 	"hull/payload"
 	"hull/trace"
+
+	"golang.org/x/sys/unix"
 )
 
 // version and commit are set by the linker in a release; otherwise what Go stamped into the binary is used.
@@ -122,12 +127,31 @@ func defaultRoot() (string, error) {
 	return filepath.Join(h, ".local/share/hull"), nil
 }
 
+// defaultRun is private to the user and gone after a reboot. A user without a login session (su, cron) has no
+// directory below /run and gets one in /tmp, where others could have put something of that name first.
 func defaultRun() (string, error) {
-	if os.Geteuid() == 0 {
+	uid := os.Geteuid()
+	if uid == 0 {
 		return engine.DefaultRun, nil
 	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		return filepath.Join(d, "hull"), nil
 	}
-	return "", errdef.Invalid("XDG_RUNTIME_DIR is not set, so there is no private directory for sockets: log in through PAM, or choose one with --run")
+	if d := "/run/user/" + strconv.Itoa(uid); private(d, uid) {
+		return filepath.Join(d, "hull"), nil
+	}
+	d := "/tmp/hull-" + strconv.Itoa(uid)
+	if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	if !private(d, uid) {
+		return "", errdef.Forbidden("%s is not a private directory of yours: remove it, or choose another with --run", d)
+	}
+	return d, nil
+}
+
+// private says whether path is a directory, not a link to one, that only uid can use.
+func private(path string, uid int) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Mode&0o077 == 0 && int(st.Uid) == uid
 }
