@@ -280,8 +280,6 @@ func (x *session) live(ended func(code int)) {
 	}
 	code := x.proc.wait()
 	x.in.shut()
-	x.out.end(func() {
-		ended(code)
-		x.proc.close()
-	})
+	x.out.end(func() { ended(code) })
+	x.proc.close()
 }

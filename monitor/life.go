@@ -215,13 +215,13 @@ func (s *server) live(b *box) {
 	s.execs.wait(ctx)
 	s.in.shut()
 	s.out.end(func() {
-		s.out.log.close()
 		if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil && exists(s.cfg.StateDir) {
 			fmt.Fprintf(os.Stderr, "hull-runtime monitor: write the exit state: %v\n", err)
 		}
-		b.init.close()
 		s.finish(st)
 	})
+	s.out.log.close()
+	b.init.close()
 }
 
 func (s *server) setPhase(p phase) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,8 +23,9 @@ const (
 	stallForeground = 10 * time.Minute // clients that attached before the start: the command that runs the container
 	stallAttached   = 10 * time.Second // clients that came later
 	lastWords       = 10 * time.Second // for the last message to a dropped client, while the container goes on
-	drainTimeout    = 2 * time.Second  // after the process ended, for somebody else who holds the pipe; Docker's bound
-	sweepMax        = 1 << 20          // the largest pipe: what can be left in one when drainTimeout is over
+	settleTick      = 200 * time.Millisecond
+	drainTimeout    = 2 * time.Second // after the process ended, for somebody else who holds the pipe; Docker's bound
+	sweepMax        = 1 << 20         // the largest pipe: what can be left in one when drainTimeout is over
 )
 
 // Stream numbers of the Docker stream format.
@@ -48,6 +50,8 @@ type output struct {
 	log  *logger    // nil: none
 
 	foreground, attached time.Duration // stallForeground, stallAttached
+
+	waiting atomic.Bool // for clients to read
 
 	mu       sync.Mutex // protects the following
 	clients  []*client
@@ -128,17 +132,24 @@ func (o *output) run(stream byte, f *os.File, raw bool) {
 	}
 }
 
-// end is called when the process has ended: it waits until all its output is taken, at most drainTimeout for a pipe
-// that somebody else holds. Then it calls finish, and then the clients' streams end.
-func (o *output) end(finish func()) {
+// end is called when the process has ended. It takes the rest of its output, at most drainTimeout long from a pipe that
+// somebody else holds; then the clients' streams end. Before that it calls record: when all output is taken, or as soon
+// as only a client that does not read keeps it from being so, for nobody else has to wait for him.
+func (o *output) end(record func()) {
 	o.mu.Lock()
 	o.draining = true
 	for _, f := range o.sources {
 		f.SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 	o.mu.Unlock()
-	o.pumps.Wait()
-	finish()
+	taken := make(chan struct{})
+	go func() { // waited for below
+		o.pumps.Wait()
+		close(taken)
+	}()
+	o.settle(taken)
+	record()
+	<-taken
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
@@ -146,6 +157,22 @@ func (o *output) end(finish func()) {
 		c.finish()
 	}
 	o.clients, o.sources = nil, nil
+}
+
+// settle waits for taken, as long as it is not a client that holds it up.
+func (o *output) settle(taken <-chan struct{}) {
+	tick := time.NewTicker(settleTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-taken:
+			return
+		case <-tick.C:
+			if o.waiting.Load() {
+				return
+			}
+		}
+	}
 }
 
 func (o *output) isDraining() bool {
@@ -219,7 +246,9 @@ func (o *output) send(stream byte, p []byte, raw bool) {
 			slow.Go(func() { o.push(c, rest) })
 		}
 	}
+	o.waiting.Store(true)
 	slow.Wait()
+	o.waiting.Store(false)
 }
 
 // try writes the frame of p as far as the socket takes it at once, and returns the rest.

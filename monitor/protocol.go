@@ -47,8 +47,9 @@ type Config struct {
 	IDs string `json:"ids,omitempty"`
 	// Volatile says that nothing in the writable layer has to survive a power cut (--rm).
 	Volatile bool `json:"volatile,omitempty"`
-	// OnExit is the command run after the exit state is on disk when no connected engine has promised to
-	// do that work (see Request.Remove); empty for none. Used for --rm and, later, restart policies.
+	// OnExit is the command that the monitor becomes as its last act, with the run directory gone and the exit state on
+	// disk, when no connected engine has promised to do that work (see Request.Remove) or the one that did has not; empty
+	// for none. Used for --rm and, later, restart policies.
 	OnExit []string `json:"onExit,omitempty"`
 	// Warnings of the engine are kept with the container; the runtime's are added to them at start.
 	Warnings []string `json:"warnings,omitempty"`

@@ -48,7 +48,7 @@ const (
 // at least until that connection is closed; so files may be written into the directory from then on.
 func Open(ctx context.Context, p Program, dir string) (*Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
-		fmt.Errorf("no monitor comes up in %s", dir)))
+		fmt.Errorf("no monitor comes up in %s, or the one of the last start still waits for a client to read", dir)))
 	defer cancel()
 	for {
 		c, err := Dial(ctx, dir)

@@ -167,6 +167,32 @@ func TestSlowReader(t *testing.T) {
 	b.gone()
 }
 
+// TestEndDoesNotWaitForReader: the end is known at once although the command in the foreground does not read, as in
+// `hull run … | less`; what it had not read yet it still gets.
+func TestEndDoesNotWaitForReader(t *testing.T) {
+	b := newBox(t, "sh", "-c", "exec seq 100000000")
+	s := b.attach()
+	w := b.open()
+	b.start()
+	time.Sleep(100 * time.Millisecond)
+	b.ask(&Request{Op: OpSignal, Signal: 9})
+	from := time.Now()
+	if _, err := w.Do(t.Context(), &Request{Op: OpWait}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(from); took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if st, _ := ReadState(b.dir); st.ExitCode != 128+9 {
+		t.Errorf("%+v", st)
+	}
+	out, _, _ := demux(t, s)
+	if len(out) < 100<<10 || !strings.HasPrefix(out, "1\n2\n3\n") {
+		t.Errorf("%d bytes", len(out))
+	}
+	b.gone()
+}
+
 // TestStalledClients: they hold up the others for the time allowed, at once and not one after the other, and are
 // told when they read again.
 func TestStalledClients(t *testing.T) {
