@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"hull/errdef"
@@ -220,8 +219,3 @@ func short(id string) string {
 	}
 	return id[:min(12, len(id))]
 }
-
-func (s *Store) trashDir() string { return filepath.Join(s.root, "trash") }
-
-// errBusy is the cause when a sweep found a Load under way and left its work to the next one.
-var errBusy = errors.New("images are being brought in")

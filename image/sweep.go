@@ -18,6 +18,11 @@ import (
 // sweepWait is how long a sweep waits for leases: creating a container takes milliseconds.
 const sweepWait = 2 * time.Second
 
+// errBusy is the cause when a sweep found somebody at work and leaves its own to the next one.
+var errBusy = errors.New("images are being brought in")
+
+func (s *Store) trashDir() string { return filepath.Join(s.root, "trash") }
+
 // Sweep removes blobs and layers that no image, reference or container needs, and what killed processes left; it
 // returns the chain ids of the removed layers. While somebody brings images in it does nothing: the next sweep
 // will. kept is as in Store; nil means that there are no containers.

@@ -1,0 +1,197 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hull/errdef"
+	"hull/state"
+)
+
+// disk is a file system whose power can be cut.
+type disk struct {
+	t    *testing.T
+	file string
+	dir  string
+}
+
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	d := &disk{t: t, file: filepath.Join(t.TempDir(), "disk"), dir: t.TempDir()}
+	if err := os.WriteFile(d.file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(d.file, 128<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", d.file).CombinedOutput(); err != nil {
+		t.Skipf("no mkfs.ext4: %v %s", err, out)
+	}
+	d.mount()
+	t.Cleanup(func() { unix.Unmount(d.dir, unix.MNT_DETACH) })
+	return d
+}
+
+func (d *disk) mount() {
+	d.t.Helper()
+	if out, err := exec.Command("mount", "-o", "loop", d.file, d.dir).CombinedOutput(); err != nil {
+		d.t.Skipf("no loop mount: %v %s", err, out)
+	}
+}
+
+// cut loses whatever is not on the disk yet, journal included, and mounts again as after a boot.
+func (d *disk) cut() {
+	d.t.Helper()
+	fd, err := unix.Open(d.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
+	err = unix.IoctlSetPointerInt(fd, shutdown, noLogFlush)
+	unix.Close(fd)
+	if err != nil {
+		d.t.Skipf("this kernel does not cut the power of ext4: %v", err)
+	}
+	for range 100 {
+		if err = unix.Unmount(d.dir, 0); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.mount()
+}
+
+// bigSample is an image with many files, some of which are surely still in memory when a Load returns.
+func bigSample(t testing.TB, mark string) sample {
+	smp := newSample(t, mark)
+	var files []string
+	for i := range 60 {
+		files = append(files, fmt.Sprintf("data/%d", i), strings.Repeat(fmt.Sprintf("%s %d\n", mark, i), 200*i))
+	}
+	smp.layers = append(smp.layers, tarOf(t, append([]string{"data/", ""}, files...)...))
+	smp.config.RootFS.DiffIDs = append(smp.config.RootFS.DiffIDs, sumOf(smp.layers[2]))
+	return smp
+}
+
+// checkBig compares all content of a bigSample.
+func checkBig(t *testing.T, s *Store, img *Image, mark string) {
+	t.Helper()
+	want := bigSample(t, mark)
+	if img.ID != want.id(t) || len(img.Layers) != 3 {
+		t.Fatalf("want %s, got %+v", want.id(t), img)
+	}
+	for i := range 60 {
+		path := fmt.Sprintf("%s/data/%d", img.Layers[2].Dir, i)
+		if data, err := os.ReadFile(path); err != nil || string(data) != strings.Repeat(fmt.Sprintf("%s %d\n", mark, i), 200*i) {
+			t.Errorf("%s: %d bytes, %v", path, len(data), err)
+		}
+	}
+	for path, content := range map[string]string{img.Layers[0].Dir + "/bin/sh": "#!shell " + mark, img.Layers[1].Dir + "/etc/new": mark} {
+		if data, err := os.ReadFile(path); err != nil || string(data) != content {
+			t.Errorf("%s: %q, %v", path, data, err)
+		}
+	}
+}
+
+// Law 7: what Load, Tag and Remove returned for is there after the power was cut the moment after.
+func TestPowerCutAfter(t *testing.T) {
+	d := newDisk(t)
+	root := d.dir + "/root"
+	if err := state.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	s := Open(root)
+	s.Kept = func() (map[string]bool, error) { return nil, nil }
+	load(t, s, bigSample(t, "one").docker(t, "app"))
+	d.cut()
+	checkBig(t, s, resolve(t, s, "app"), "one")
+	must(s.List(t.Context())) // that temporary files went is no promise: the next command removes them again
+	checkLayout(t, s)
+	if err := s.Tag(t.Context(), "app", "other", ""); err != nil {
+		t.Fatal(err)
+	}
+	d.cut()
+	checkBig(t, s, resolve(t, s, "other"), "one")
+	load(t, s, bigSample(t, "two").layout(t, gz, "+gzip", map[string]string{annotationContainerd: "docker.io/library/app:latest"}))
+	d.cut()
+	checkBig(t, s, resolve(t, s, "app"), "two")
+	checkBig(t, s, resolve(t, s, "app@{1}"), "one")
+	if _, err := s.Remove(t.Context(), "other", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d.cut()
+	if _, err := s.Resolve(t.Context(), "other"); !errors.Is(err, errdef.ErrNotFound) {
+		t.Errorf("want it removed, got %v", err)
+	}
+	checkBig(t, s, resolve(t, s, "app"), "two")
+}
+
+// A power cut in the middle: old or new, and all that is listed is whole.
+func TestPowerCutDuring(t *testing.T) {
+	d := newDisk(t)
+	root := d.dir + "/root"
+	if err := state.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	s := Open(root)
+	s.Kept = func() (map[string]bool, error) { return nil, nil }
+	archives := t.TempDir()
+	for _, mark := range []string{"one", "two"} {
+		if err := os.WriteFile(filepath.Join(archives, mark), bigSample(t, mark).docker(t, "app"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load(t, s, bigSample(t, "one").docker(t, "app"))
+	for round := range 8 {
+		cmd := startChild(t, "load", root, filepath.Join(archives, []string{"two", "one"}[round%2]))
+		time.Sleep(rand.N(60 * time.Millisecond))
+		d.t.Log(cutUnder(d, cmd))
+		list, err := s.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sum := range list {
+			img := resolve(t, s, sum.ID)
+			checkBig(t, s, img, img.Config.Run.Labels["mark"])
+		}
+		if img := resolve(t, s, "app"); img.Config.Run.Labels["mark"] == "" {
+			t.Errorf("got %+v", img)
+		}
+		for _, sum := range list { // so that the next round has work to do
+			if len(sum.RepoTags) == 0 {
+				if _, err := s.Remove(t.Context(), sum.ID, RemoveOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// cutUnder cuts the power under a running command and returns what that said.
+func cutUnder(d *disk, cmd *exec.Cmd) string {
+	fd, err := unix.Open(d.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == nil {
+		unix.IoctlSetPointerInt(fd, 0x8004587d, 2)
+		unix.Close(fd)
+	}
+	waitErr := cmd.Wait()
+	d.cut()
+	out, _, _ := bytes.Cut(cmd.Stderr.(*bytes.Buffer).Bytes(), []byte("\n"))
+	return fmt.Sprintf("%v %s", waitErr, out)
+}
