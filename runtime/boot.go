@@ -48,6 +48,7 @@ type boot struct {
 	terminal [2]int // socket pair: the pty master comes this way
 	fifo     int
 	wait     bool // for Start, before execve
+	outlives bool // the caller: its end is not the end of the process
 
 	pid, pidfd kernel.Reg
 	tries      []try
@@ -141,7 +142,7 @@ func (b *boot) pipes() error {
 		if b.fifo, err = b.open(b.cfg.StartFifo, unix.O_RDONLY|unix.O_NONBLOCK); err != nil {
 			return err
 		}
-		b.wait = true
+		b.wait, b.outlives = true, true
 	}
 	return nil
 }

@@ -229,9 +229,11 @@ func (b *boot) execute() error {
 	if again != nil {
 		again()
 	}
-	// After the last change of ids, which clears it. A monitor that is already gone has closed the status pipe: the write
-	// then ends this process by SIGPIPE.
-	p.Call("die with the parent", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	if !b.outlives {
+		// After the last change of ids, which clears it. A monitor that is already gone has closed the status pipe: the
+		// write then ends this process by SIGPIPE.
+		p.Call("die with the parent", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	}
 	if b.process.NoNewPrivileges {
 		b.loadFilter(filter)
 	}

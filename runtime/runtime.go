@@ -45,8 +45,9 @@ type Config struct {
 	// Seccomp is a compiled filter (array of struct sock_filter) used instead of Spec.Linux.Seccomp.
 	Seccomp []byte
 	Stdio   [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
-	// StartFifo is the path of a FIFO. The process waits before execve until Start writes to it (OCI create).
-	// Without it Create returns only after execve has succeeded.
+	// StartFifo is the path of a FIFO. The process waits before execve until Start writes to it (OCI create), and
+	// outlives the caller. Without it Create returns only after execve has succeeded, and the process is killed when
+	// the caller ends.
 	StartFifo string
 	// Preserve are descriptors the process gets as 3, 4, ... (runc's --preserve-fds, LISTEN_FDS).
 	Preserve []*os.File
@@ -76,6 +77,8 @@ type Target struct {
 	Cgroup  string
 	Spec    *specs.Spec // the container's: which namespaces it has, which ids are mapped
 	Seccomp []byte      // compiled filter; nil for none
+	// Outlive lets the process live on when the caller ends; otherwise it is killed then.
+	Outlive bool
 }
 
 // Process is a further process of a running container; a child of the caller.

@@ -73,6 +73,9 @@ func (c *command) create(id string, o *createOptions, detached bool) (_ *made, e
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHooks(spec); err != nil {
+		return nil, err
+	}
 	if err := checkTerminal(spec.Process != nil && spec.Process.Terminal, o.console, detached); err != nil {
 		return nil, err
 	}

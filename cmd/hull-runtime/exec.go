@@ -202,7 +202,7 @@ func (o *execOptions) addCaps(p *specs.Process) {
 
 // target is the container as a further process enters it. The caller closes its Pidfd.
 func (c *command) target(k *container) (*runtime.Target, error) {
-	t := &runtime.Target{Pid: k.Pid, Cgroup: k.Cgroup, Spec: k.spec}
+	t := &runtime.Target{Pid: k.Pid, Cgroup: k.Cgroup, Spec: k.spec, Outlive: true}
 	var err error
 	t.Pidfd, err = k.open()
 	return t, err

@@ -21,6 +21,11 @@ import (
 // maxHookOutput is how much of what a hook writes can become part of an error.
 const maxHookOutput = 4096
 
+// hookNames are in the order in which they run.
+func hookNames() []string {
+	return []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
+}
+
 func hooksNamed(s *specs.Spec, name string) []specs.Hook {
 	if s == nil || s.Hooks == nil {
 		return nil
@@ -56,7 +61,7 @@ func (c *command) hooks(k *container, name string, status specs.ContainerState) 
 // its directory is /: nothing that a container's image or the caller's environment says may reach a program that
 // runs with our rights (CVE-2025-23266: LD_PRELOAD of the image in the environment of a hook).
 func (c *command) hook(h *specs.Hook, s specs.State) error {
-	input, err := hookInput(h, s)
+	input, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
@@ -89,14 +94,19 @@ func (c *command) hook(h *specs.Hook, s specs.State) error {
 	return nil
 }
 
-func hookInput(h *specs.Hook, s specs.State) ([]byte, error) {
-	if !filepath.IsAbs(h.Path) {
-		return nil, errdef.Invalid("path %q is not absolute", h.Path)
+// checkHooks refuses at create what would fail later.
+func checkHooks(s *specs.Spec) error {
+	for _, name := range hookNames() {
+		for _, h := range hooksNamed(s, name) {
+			if !filepath.IsAbs(h.Path) {
+				return errdef.Invalid("%s hook: path %q is not absolute", name, h.Path)
+			}
+			if h.Timeout != nil && *h.Timeout <= 0 {
+				return errdef.Invalid("%s hook %s: timeout %d is not greater than zero", name, h.Path, *h.Timeout)
+			}
+		}
 	}
-	if h.Timeout != nil && *h.Timeout <= 0 {
-		return nil, errdef.Invalid("timeout %d is not greater than zero", *h.Timeout)
-	}
-	return json.Marshal(s)
+	return nil
 }
 
 // tail keeps the end of what is written to it.
@@ -124,7 +134,7 @@ func (c *command) containerHooks(k *container, name string, status specs.Contain
 
 // containerHook runs one hook as a process of the container, with the rights of the container's own.
 func (c *command) containerHook(k *container, h *specs.Hook, s specs.State) error {
-	input, err := hookInput(h, s)
+	input, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
