@@ -44,16 +44,16 @@ func memoryStore(t testing.TB) *Store {
 
 func newStoreIn(t testing.TB, dir string) *Store {
 	t.Helper()
-	root, err := os.MkdirTemp(dir, "hull-image")
+	top, err := os.MkdirTemp(dir, "hull-image")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := state.Remove(root); err != nil {
+		if err := state.Remove(top); err != nil {
 			t.Error(err)
 		}
 	})
-	root += "/root"
+	root := top + "/root"
 	if err := state.Open(root); err != nil {
 		t.Fatal(err)
 	}
