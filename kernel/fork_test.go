@@ -69,6 +69,22 @@ func TestForkNamesTheFailedCall(t *testing.T) {
 	}
 }
 
+func TestForkAgainAfterFailure(t *testing.T) {
+	p := program(t)
+	p.Call("close nothing", unix.SYS_CLOSE, -1).Allow(unix.EBADF)
+	p.Exit(6)
+	if _, _, err := p.Fork(ForkOptions{CgroupFD: 1 << 20}); !errors.Is(err, unix.EBADF) {
+		t.Fatalf("want a bad descriptor, got %v", err)
+	}
+	pid, err := start(t, p, ForkOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ws, err := Reap(pid); err != nil || ws.ExitStatus() != 6 {
+		t.Fatalf("want exit 6, got %v, %v", ws, err)
+	}
+}
+
 func TestForkTwice(t *testing.T) {
 	for _, share := range []bool{false, true} {
 		t.Run(fmt.Sprintf("share=%v", share), func(t *testing.T) { testForkTwice(t, share) })

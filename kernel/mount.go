@@ -25,6 +25,21 @@ func Clone(dirfd int, path string, recursive bool) (int, error) {
 	return fd, nil
 }
 
+// ReadOnly returns a detached read-only copy of the mount at the directory, without what is mounted below it. A program
+// executed from it cannot be opened for writing through /proc/PID/exe, whoever asks (CVE-2019-5736).
+func ReadOnly(path string) (int, error) {
+	fd, err := Clone(unix.AT_FDCWD, path, false)
+	if err != nil {
+		return -1, err
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make mount of %s read-only: %w", path, err)
+	}
+	return fd, nil
+}
+
 // IDMapMount makes the detached mount fd show its files with the owners mapped by the user namespace ns.
 // EINVAL means that its file system does not support it (overlayfs, NFS, FUSE without it, /proc, /sys).
 func IDMapMount(fd int, ns *os.File, recursive bool) error {

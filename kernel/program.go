@@ -64,6 +64,7 @@ type Program struct {
 	regs   *[maxRegs]int64
 	page   []byte
 	used   Reg
+	linked bool
 }
 
 // NewProgram returns an empty program.
@@ -245,8 +246,12 @@ func (p *Program) At() string {
 	return "?"
 }
 
-// link turns labels into call indexes.
+// link turns labels into call indexes, once: a program whose fork failed may be forked again.
 func (p *Program) link() {
+	if p.linked {
+		return
+	}
+	p.linked = true
 	for i := range p.calls {
 		c := &p.calls[i]
 		if c.onAllow != next {

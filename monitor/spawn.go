@@ -130,7 +130,15 @@ func (p Program) start(ctx context.Context, dir string, lock, ln *os.File) error
 		return err
 	}
 	defer unix.Close(status[0])
-	p.write(prog, dir, door, [...]*os.File{stdio[0], stdio[1], stdio[2], lock, ln})
+	bin := unix.AT_FDCWD
+	if os.Geteuid() == 0 {
+		if bin, err = kernel.ReadOnly(filepath.Dir(p.Path)); err != nil {
+			unix.Close(status[1])
+			return err
+		}
+		defer unix.Close(bin)
+	}
+	p.write(prog, dir, door, bin, [...]*os.File{stdio[0], stdio[1], stdio[2], lock, ln})
 	opts := kernel.ForkOptions{ShareMemory: true}
 	if door.Dir >= 0 {
 		opts.CgroupFD = door.Dir
@@ -205,8 +213,10 @@ func statusPipe() (fds [2]int, err error) {
 	return fds, os.NewSyscallError("pipe2", err)
 }
 
-// write lays down what the child does up to execve. Descriptor i becomes files[i], or that of files[0].
-func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, files [fdListener + 1]*os.File) {
+// write lays down what the child does up to execve. Descriptor i becomes files[i], or that of files[0]. The program is
+// executed from bin, a read-only mount of its directory, or by its path: a container without user namespace might
+// otherwise write to it while it is the container's init for a moment. Without root there is no such mount.
+func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, bin int, files [fdListener + 1]*os.File) {
 	for _, fd := range door.Tasks {
 		prog.Call("enter cgroup", unix.SYS_WRITE, fd, "0", 1).Allow(unix.EACCES, unix.EPERM, unix.ENOSPC, unix.ENODEV)
 	}
@@ -228,9 +238,13 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, file
 	for i, fd := range high {
 		prog.Call("place descriptor", unix.SYS_DUP3, fd, i, 0)
 	}
-	prog.Call("close other descriptors", unix.SYS_CLOSE_RANGE, len(files), uint32(math.MaxUint32), 0)
-	prog.Call("execute "+p.Path, unix.SYS_EXECVE, p.Path,
-		prog.Strings([]string{p.Path, "monitor", dir}), prog.Strings(environ()))
+	prog.Call("close other descriptors", unix.SYS_CLOSE_RANGE, len(files), uint32(math.MaxUint32), unix.CLOSE_RANGE_CLOEXEC)
+	path := p.Path
+	if bin != unix.AT_FDCWD {
+		path = filepath.Base(path)
+	}
+	prog.Call("execute "+p.Path, unix.SYS_EXECVEAT, bin, path,
+		prog.Strings([]string{p.Path, "monitor", dir}), prog.Strings(environ()), 0)
 }
 
 // environ is what a monitor keeps of the caller's environment: what its OnExit command needs to find the same store,
