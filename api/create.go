@@ -117,9 +117,7 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 	for _, a := range h.DNS {
 		out.DNS = append(out.DNS, a.String())
 	}
-	for i, n := range h.ConsoleSize {
-		out.ConsoleSize[i] = uint16(min(n, 1<<16-1))
-	}
+	out.ConsoleSize = console(&h.ConsoleSize)
 	for _, d := range h.Devices {
 		out.Devices = append(out.Devices, engine.Device{Host: d.PathOnHost, Container: d.PathInContainer, Permissions: d.CgroupPermissions})
 	}
@@ -196,7 +194,7 @@ func wireHost(h *engine.Host) *container.HostConfig {
 		LogConfig:     container.LogConfig{Type: h.Log.Driver, Config: h.Log.Options},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		PortBindings:  network.PortMap{},
-		ConsoleSize:   [2]uint{uint(h.ConsoleSize[0]), uint(h.ConsoleSize[1])},
+		ConsoleSize:   [2]uint{uint(h.ConsoleSize.Height), uint(h.ConsoleSize.Width)},
 		Runtime:       "hull",
 		Resources: container.Resources{
 			Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,

@@ -26,14 +26,12 @@ func (s *server) createExec(q *request) error {
 	return q.answer(http.StatusCreated, container.ExecCreateResponse{ID: id})
 }
 
-// console clamps a terminal's size to what fits one.
-func console(size *[2]uint) (out [2]uint16) {
-	if size != nil {
-		for i, n := range size {
-			out[i] = uint16(min(n, 1<<16-1))
-		}
+// console reads a terminal's height and width, clamped to what fits one.
+func console(size *[2]uint) engine.Size {
+	if size == nil {
+		return engine.Size{}
 	}
-	return out
+	return engine.Size{Height: uint16(min(size[0], 1<<16-1)), Width: uint16(min(size[1], 1<<16-1))}
 }
 
 // startExec is POST /exec/{name}/start.

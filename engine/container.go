@@ -58,8 +58,8 @@ type Host struct {
 	ReadonlyPaths []string          `json:"readonlyPaths,omitzero"` // nil: the default ones
 	Log           Log               `json:"log,omitzero"`
 	Annotations   map[string]string `json:"annotations,omitempty"`
-	ConsoleSize   [2]uint16         `json:"consoleSize,omitzero"` // height, width
-	CidFile       string            `json:"cidFile,omitempty"`    // kept for inspect only; the client writes it
+	ConsoleSize   Size              `json:"consoleSize,omitzero"`
+	CidFile       string            `json:"cidFile,omitempty"` // kept for inspect only; the client writes it
 	Umask         *uint32           `json:"umask,omitempty"`
 }
 
@@ -117,6 +117,12 @@ type Resources struct {
 type ThrottleDevice struct {
 	Path string `json:"path"`
 	Rate uint64 `json:"rate"`
+}
+
+// Size is that of a terminal, in characters; zero is not known.
+type Size struct {
+	Height uint16 `json:"height"`
+	Width  uint16 `json:"width"`
 }
 
 // Log chooses a log driver.

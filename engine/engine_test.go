@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -262,10 +263,82 @@ func TestDamaged(t *testing.T) {
 			if err := e.Remove(t.Context(), bad.ID, RemoveOptions{}); err != nil {
 				t.Errorf("remove: %v", err)
 			}
-			if err := e.place(t.Context(), definition("bad")); err != nil {
-				t.Errorf("its name is not free: %v", err)
+			if _, err := os.Readlink(filepath.Join(e.names(), "bad")); !os.IsNotExist(err) {
+				t.Errorf("its name is still claimed: %v", err)
 			}
 		})
+	}
+}
+
+// TestRecordKeepsAll: a definition with everything set is read back as it was written.
+func TestRecordKeepsAll(t *testing.T) {
+	e := fresh(t)
+	r := definition("all")
+	fill(reflect.ValueOf(r).Elem())
+	r.ID = newID()
+	dir := e.dir(r.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.Host.AutoRemove = true
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.readRecord(dir)
+	if err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("want %+v\ngot %+v, %v", r, got, err)
+	}
+}
+
+// TestRecordKeepsEmpty: no masked paths at all is something else than the default ones.
+func TestRecordKeepsEmpty(t *testing.T) {
+	e := fresh(t)
+	r := definition("web")
+	r.Host.MaskedPaths = []string{}
+	if err := e.place(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.readRecord(e.dir(r.ID))
+	if err != nil || got.Host.MaskedPaths == nil || got.Host.ReadonlyPaths != nil {
+		t.Errorf("masked %#v, read-only %#v, %v", got.Host.MaskedPaths, got.Host.ReadonlyPaths, err)
+	}
+}
+
+// fill sets every field below v to something.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.String:
+		v.SetString("text\n\"\x00é")
+	case reflect.Int, reflect.Int64:
+		v.SetInt(-7)
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(7)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fill(v.Index(0))
+		fill(v.Index(1))
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(reflect.ValueOf("key"), reflect.ValueOf("value"))
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	default:
+		panic(v.Type())
 	}
 }
 

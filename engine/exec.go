@@ -23,13 +23,13 @@ type ExecConfig struct {
 	Stdout      bool
 	Stderr      bool
 	Privileged  bool
-	ConsoleSize [2]uint16 // height, width
+	ConsoleSize Size
 }
 
 // ExecStart says how an exec is started.
 type ExecStart struct {
 	Detach      bool
-	ConsoleSize [2]uint16 // height, width; zero leaves what the create said
+	ConsoleSize Size // zero leaves what the create said
 }
 
 // Exec is what is known of one exec.
@@ -101,8 +101,8 @@ func (c *Container) execProcess(cfg *ExecConfig) (*specs.Process, error) {
 	p.Args, p.Terminal, p.ConsoleSize = cfg.Args, cfg.Tty, nil
 	if cfg.Tty {
 		p.Env = overlayEnv([]string{"TERM=xterm"}, p.Env)
-		if cfg.ConsoleSize != [2]uint16{} {
-			p.ConsoleSize = &specs.Box{Height: uint(cfg.ConsoleSize[0]), Width: uint(cfg.ConsoleSize[1])}
+		if cfg.ConsoleSize != (Size{}) {
+			p.ConsoleSize = &specs.Box{Height: uint(cfg.ConsoleSize.Height), Width: uint(cfg.ConsoleSize.Width)}
 		}
 	}
 	p.Env = overlayEnv(p.Env, cfg.Env)
@@ -145,7 +145,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStart) (s Strea
 	if err != nil {
 		return nil, false, err
 	}
-	r := &monitor.Request{Op: monitor.OpExecStart, Exec: exec, Detach: o.Detach, Height: o.ConsoleSize[0], Width: o.ConsoleSize[1]}
+	r := &monitor.Request{Op: monitor.OpExecStart, Exec: exec, Detach: o.Detach, Height: o.ConsoleSize.Height, Width: o.ConsoleSize.Width}
 	if o.Detach {
 		_, err := e.askExec(ctx, id, r)
 		return nil, false, err

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 
+	"hull/errdef"
 	"hull/state"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +43,17 @@ func (e *Engine) sweep() {
 func (e *Engine) dissolve(id string) error {
 	dir := e.limbo(id)
 	// The name is released before anything is removed, so a missing definition means that it holds none.
-	if r, err := e.readRecord(dir); err == nil && r.Name != "" {
-		if err := e.releaseName(r.Name, id); err != nil {
-			return err
-		}
+	r, err := e.readRecord(dir)
+	switch {
+	case err == nil && r.Name != "":
+		err = e.releaseName(r.Name, id)
+	case errors.Is(err, errdef.ErrCorrupt):
+		err = e.releaseNames(id)
+	case isMissing(err):
+		err = nil
+	}
+	if err != nil {
+		return err
 	}
 	_ = unix.Rmdir(e.dir(id)) // only ever removes the empty directory of a half-made container
 	return state.Remove(dir)

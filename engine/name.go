@@ -101,6 +101,21 @@ func (e *Engine) releaseName(name, id string) error {
 	return state.Release(e.names(), name, filepath.Join("..", "containers", id))
 }
 
+// releaseNames releases whatever the container id is called, by asking every name: only for one whose definition is
+// damaged.
+func (e *Engine) releaseNames(id string) error {
+	names, err := readNames(e.names())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := e.releaseName(name, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // named returns the id of the container called name, or "".
 func (e *Engine) named(name string) string {
 	if checkName(name) != nil {

@@ -103,8 +103,8 @@ func (c *Container) process(caps []string, sec *security) (*specs.Process, error
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
-	if size := c.Host.ConsoleSize; p.Terminal && size != [2]uint16{} {
-		p.ConsoleSize = &specs.Box{Height: uint(size[0]), Width: uint(size[1])}
+	if size := c.Host.ConsoleSize; p.Terminal && size != (Size{}) {
+		p.ConsoleSize = &specs.Box{Height: uint(size.Height), Width: uint(size.Width)}
 	}
 	if sec.apparmor != unconfined {
 		p.ApparmorProfile = sec.apparmor
