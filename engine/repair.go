@@ -86,7 +86,7 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 			return false, err
 		}
 	}
-	return true, state.Remove(dir)
+	return true, monitor.Clear(dir)
 }
 
 // recordLoss writes the end of a container nobody saw ending.

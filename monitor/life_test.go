@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -240,4 +241,48 @@ func TestStranger(t *testing.T) {
 	}
 	b.ask(&Request{Op: OpSignal, Signal: 9})
 	b.gone()
+}
+
+// TestRepairRace: opening the directory of a dead monitor while somebody repairs it gives a monitor that stays whole.
+func TestRepairRace(t *testing.T) {
+	b := newBox(t, "sleep", "30")
+	for i := range 30 {
+		c := b.open()
+		b.write()
+		b.ask(&Request{Op: OpState})
+		pid, ok := Alive(b.run)
+		if pid <= 0 {
+			t.Fatalf("round %d: pid %d, %v", i, pid, ok)
+		}
+		unix.Kill(pid, unix.SIGKILL)
+		var openers sync.WaitGroup
+		for range 3 {
+			openers.Go(func() {
+				for {
+					d, err := Open(t.Context(), testProgram(t), b.run)
+					if errors.Is(err, ErrDead) {
+						if release, err := Claim(b.run); err == nil {
+							if err := Clear(b.run); err != nil {
+								t.Errorf("clear: %v", err)
+							}
+							release()
+						}
+						continue
+					}
+					if err != nil {
+						t.Errorf("open: %v", err)
+						return
+					}
+					defer d.Close()
+					if _, err := d.Do(t.Context(), &Request{Op: OpState}); err != nil {
+						t.Errorf("round %d: %v", i, err)
+					}
+					return
+				}
+			})
+		}
+		openers.Wait()
+		c.Close()
+		b.gone()
+	}
 }

@@ -1,7 +1,9 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -94,4 +96,25 @@ func Claim(dir string) (release func(), err error) {
 		return nil, err
 	}
 	return func() { f.Close() }, nil
+}
+
+// Clear removes the run directory dir. Only for the monitor itself or the holder of a Claim: the lock goes last, and
+// from then on the path may belong to the next monitor.
+func Clear(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range list {
+		if e.Name() != LockFile {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	errs = append(errs, os.Remove(filepath.Join(dir, LockFile)))
+	err = os.Remove(dir)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, fs.ErrNotExist) {
+		err = nil // the next monitor's already
+	}
+	return errors.Join(append(errs, err)...)
 }

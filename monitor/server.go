@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -235,24 +234,9 @@ func (s *server) greeting() string {
 	return greetHere
 }
 
-// clear removes the run directory, the lock last: from then on the path may belong to the next monitor.
+// clear gives back what the start took.
 func (s *server) clear() error {
-	list, err := os.ReadDir(s.path)
-	if err != nil {
-		return err
-	}
-	errs := []error{s.releaseIDs()}
-	for _, e := range list {
-		if e.Name() != LockFile {
-			errs = append(errs, os.RemoveAll(filepath.Join(s.path, e.Name())))
-		}
-	}
-	errs = append(errs, os.Remove(filepath.Join(s.path, LockFile)))
-	err = os.Remove(s.path)
-	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, fs.ErrNotExist) {
-		err = nil // the next monitor's already
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(s.releaseIDs(), Clear(s.path))
 }
 
 // releaseIDs gives the id range back, unless the engine did after a failed start. While the run directory exists nobody
