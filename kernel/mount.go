@@ -208,7 +208,8 @@ func (o *Overlay) mountByFD(lower []int, upper, work int) (int, error) {
 	}
 	for i, fd := range lower {
 		err := set("lowerdir+", fd)
-		if i == 0 && errors.Is(err, unix.EINVAL) {
+		// EOPNOTSUPP before overlayfs knew the mount API (6.5), EINVAL before it took descriptors.
+		if i == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
 			return -1, errOldOverlay
 		}
 		if err != nil {
