@@ -124,6 +124,9 @@ func (c *command) dispatch(args []string) error {
 		return errdef.Unavailable("--systemd-cgroup: this runtime makes control groups itself; configure the cgroupfs driver")
 	}
 	c.name, c.args = fs.Arg(0), fs.Args()[1:]
+	if err := c.seal(); err != nil {
+		return err
+	}
 	for _, v := range verbs() {
 		if v.name == c.name {
 			return v.run(c)
