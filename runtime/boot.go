@@ -21,8 +21,9 @@ const (
 	rootNone = -1
 	// deleteTimeout bounds the clean-up behind a failed start.
 	deleteTimeout = 10 * time.Second
-	// ready is what a process that waits for Start says on the status pipe.
-	ready = 'r'
+	// ready is what a process that waits for Start says on the status pipe, mounted one that waits for BeforePivot.
+	ready   = 'r'
+	mounted = 'm'
 )
 
 // boot is one start under way: what the parent opened for it, and the program of its children.
@@ -47,8 +48,9 @@ type boot struct {
 	status   [2]int // pipe: end of file means executed
 	terminal [2]int // socket pair: the pty master comes this way
 	fifo     int
-	wait     bool // for Start, before execve
-	outlives bool // the caller: its end is not the end of the process
+	hooks    [2]int // pipe: a byte says that BeforePivot succeeded
+	wait     bool   // for Start, before execve
+	outlives bool   // the caller: its end is not the end of the process
 
 	pid, pidfd kernel.Reg
 	tries      []try
@@ -119,6 +121,9 @@ func (b *boot) write(ctx context.Context) error {
 	if err := b.openTerminal(); err != nil {
 		return err
 	}
+	if b.cfg.BeforePivot != nil {
+		b.waitForHooks()
+	}
 	b.pivot()
 	return b.execute()
 }
@@ -143,6 +148,15 @@ func (b *boot) pipes() error {
 			return err
 		}
 		b.wait, b.outlives = true, true
+	}
+	if b.cfg.BeforePivot != nil {
+		if !b.wait {
+			return errdef.Invalid("BeforePivot needs StartFifo")
+		}
+		if err := unix.Pipe2(b.hooks[:], unix.O_CLOEXEC); err != nil {
+			return fmt.Errorf("hooks pipe: %w", err)
+		}
+		b.fds = append(b.fds, b.hooks[0], b.hooks[1])
 	}
 	return nil
 }
@@ -195,6 +209,28 @@ func (b *boot) host() {
 	}
 }
 
+// waitForHooks says that all is mounted, and waits for runHooks. Our copy of the writing end is closed first, so that
+// the end of the parent is seen.
+func (b *boot) waitForHooks() {
+	p := b.prog
+	p.Call("close hooks pipe", unix.SYS_CLOSE, b.hooks[1])
+	p.Call("report mounts", unix.SYS_WRITE, b.status[1], []byte{mounted}, 1)
+	buf := make([]byte, 1)
+	p.Call("wait for hooks", unix.SYS_READ, b.hooks[0], buf, 1)
+	p.CheckByte("hooks", buf, 0, 1, unix.ECANCELED)
+}
+
+// runHooks is the parent's side. A failed hook is the error; the process is then killed by the caller.
+func (b *boot) runHooks(ctx context.Context, c *Container) error {
+	if err := b.cfg.BeforePivot(c); err != nil {
+		return err
+	}
+	if _, err := unix.Write(b.hooks[1], []byte{1}); err != nil {
+		return fmt.Errorf("hooks pipe: %w", err)
+	}
+	return b.prog.Wait(ctx, b.status[0], ready)
+}
+
 // pivot makes the new root the only one.
 func (b *boot) pivot() {
 	p := b.prog
@@ -235,12 +271,17 @@ func (b *boot) fork(ctx context.Context, opts kernel.ForkOptions) (*Container, e
 	case err != nil:
 	case ws.Signaled() && ws.Signal() == unix.SIGALRM:
 		err = fmt.Errorf("%s: %w", b.prog.At(), context.DeadlineExceeded)
+	case b.cfg.BeforePivot != nil:
+		err = b.prog.Wait(ctx, b.status[0], mounted)
 	default:
 		err = b.prog.Wait(ctx, b.status[0], ready)
 	}
 	c := &Container{Pid: b.prog.Value(b.pid)}
 	if fd := b.prog.Value(b.pidfd); fd > 0 {
 		c.Pidfd = os.NewFile(uintptr(fd), "pidfd")
+	}
+	if err == nil && b.cfg.BeforePivot != nil {
+		err = b.runHooks(ctx, c)
 	}
 	if err == nil && b.process.Terminal {
 		c.Terminal, err = receiveFile(b.terminal[0], "terminal")

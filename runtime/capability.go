@@ -17,6 +17,15 @@ var capabilities = [...]string{
 	"CHECKPOINT_RESTORE",
 }
 
+// Capabilities returns the names of all capabilities, as the runtime-spec has them.
+func Capabilities() []string {
+	names := make([]string, len(capabilities))
+	for i, n := range capabilities {
+		names[i] = "CAP_" + n
+	}
+	return names
+}
+
 // capMask turns names into bits. What we do not have ourselves cannot be given: inside a new user namespace that is
 // nothing, outside it is left out with a warning.
 func (b *boot) capMask(names []string) (mask uint64, err error) {

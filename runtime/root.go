@@ -61,7 +61,7 @@ func (b *boot) rootPath() string {
 }
 
 // attachRoot is the child's side: the root becomes a mount of its namespace, over the old root. Lookups that begin at
-// the old root, or at a descriptor, do not see what is mounted on top of it.
+// the old root, or at a descriptor, do not see what is mounted on top of it. For hooks it is where the configuration says.
 func (b *boot) attachRoot() {
 	p := b.prog
 	p.Call("cut mount propagation", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
@@ -82,7 +82,11 @@ func (b *boot) attachRoot() {
 	} else {
 		b.rootReg = p.Call("take root", unix.SYS_FCNTL, b.root, unix.F_DUPFD_CLOEXEC, 3).Result()
 	}
-	p.Call("attach root", unix.SYS_MOVE_MOUNT, b.rootReg, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	at := "/"
+	if b.cfg.BeforePivot != nil && b.cfg.Root == nil {
+		at = b.rootPath() // where hooks look for it
+	}
+	p.Call("attach root", unix.SYS_MOVE_MOUNT, b.rootReg, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // readRootFile reads a small regular file of the root file system, before anything is mounted over it. A missing

@@ -49,6 +49,10 @@ type Config struct {
 	// outlives the caller. Without it Create returns only after execve has succeeded, and the process is killed when
 	// the caller ends.
 	StartFifo string
+	// BeforePivot, which needs StartFifo, is called when the namespaces and mounts are made and the process has yet to
+	// leave the host's root: the moment of the hooks prestart, createRuntime and createContainer. Exec works already,
+	// with paths of the host. An error ends the container. The Terminal is not there yet.
+	BeforePivot func(*Container) error
 	// Preserve are descriptors the process gets as 3, 4, ... (runc's --preserve-fds, LISTEN_FDS).
 	Preserve []*os.File
 	Trace    *trace.Trace

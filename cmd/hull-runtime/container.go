@@ -42,8 +42,9 @@ const (
 type record struct {
 	Version     string            `json:"ociVersion"`
 	ID          string            `json:"id"`
-	Pid         int               `json:"pid"`      // 0 until the process exists
-	PidStart    uint64            `json:"pidStart"` // field 22 of /proc/PID/stat: guards against a reused pid
+	Pid         int               `json:"pid"`                // 0 until the process exists
+	PidStart    uint64            `json:"pidStart"`           // field 22 of /proc/PID/stat: guards against a reused pid
+	Creating    bool              `json:"creating,omitempty"` // create is not done: hooks run, or it was killed
 	Bundle      string            `json:"bundle"`
 	Rootfs      string            `json:"rootfs"`
 	Created     time.Time         `json:"created"`
@@ -160,6 +161,9 @@ func (k *container) status() specs.ContainerState {
 	if st, start := processState(k.Pid); start != k.PidStart || st == 'Z' || st == 'X' {
 		return stopped
 	}
+	if k.Creating {
+		return creating
+	}
 	if unix.Access(k.fifo(), unix.F_OK) == nil {
 		return created
 	}
@@ -186,12 +190,15 @@ func processState(pid int) (letter byte, start uint64) {
 
 // open opens the container's process, which cannot be mistaken for another one afterwards.
 func (k *container) open() (*os.File, error) {
+	if k.Pid == 0 {
+		return nil, errdef.Conflict("container %s is not running", k.ID)
+	}
 	fd, err := unix.PidfdOpen(k.Pid, 0)
 	if err != nil {
 		return nil, errdef.Conflict("container %s is not running", k.ID)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
-	if s := k.status(); s == stopped || s == creating {
+	if k.status() == stopped {
 		f.Close()
 		return nil, errdef.Conflict("container %s is not running", k.ID)
 	}

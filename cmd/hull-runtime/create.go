@@ -81,7 +81,7 @@ func (c *command) create(id string, o *createOptions, detached bool) (_ *made, e
 	}
 	k := &container{dir: filepath.Join(c.root, id), spec: spec, record: record{
 		Version: specs.Version, ID: id, Bundle: bundle, Rootfs: spec.Root.Path, Created: time.Now().UTC(),
-		Cgroup: spec.Linux.CgroupsPath, Annotations: spec.Annotations,
+		Cgroup: spec.Linux.CgroupsPath, Annotations: spec.Annotations, Creating: true,
 	}}
 	if !filepath.IsAbs(k.Rootfs) {
 		k.Rootfs = filepath.Join(bundle, k.Rootfs)
@@ -94,24 +94,15 @@ func (c *command) create(id string, o *createOptions, detached bool) (_ *made, e
 		return nil, err
 	}
 	defer unlock()
+	var m *made
 	defer func() {
 		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), clearTimeout)
-			defer cancel()
-			err = errors.Join(err, k.remove(ctx))
+			err = errors.Join(err, c.clear(k, m))
 		}
 	}()
-	m, err := c.boot(k, o)
-	if err != nil {
+	if m, err = c.boot(k, o); err != nil {
 		return nil, err
 	}
-	// From here on a process exists; k.remove kills it by its control group, and without one this does.
-	defer func() {
-		if err != nil {
-			unix.PidfdSendSignal(int(m.Pidfd.Fd()), unix.SIGKILL, nil, 0)
-			c.hooks(k, "poststop", stopped)
-		}
-	}()
 	for _, w := range m.Warnings {
 		c.report("warning", w)
 	}
@@ -119,6 +110,23 @@ func (c *command) create(id string, o *createOptions, detached bool) (_ *made, e
 		return nil, err
 	}
 	return m, nil
+}
+
+// clear ends a container that could not be made: it continues with delete, as the runtime-spec says of failed hooks.
+func (c *command) clear(k *container, m *made) error {
+	if m != nil {
+		// k.remove kills by the control group; where there is none, this does.
+		unix.PidfdSendSignal(int(m.Pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), clearTimeout)
+	defer cancel()
+	if err := k.remove(ctx); err != nil {
+		return err
+	}
+	if k.Pid == 0 {
+		return nil // nothing was there for hooks to notice
+	}
+	return c.hooks(k, "poststop", stopped)
 }
 
 // claim makes the container's directory, which exactly one of several creates can do, with all that has to be known
@@ -172,31 +180,48 @@ func (c *command) boot(k *container, o *createOptions) (*made, error) {
 	if k.spec.Process != nil {
 		k.spec.Process.Env = append(k.spec.Process.Env, env...)
 	}
+	if k.spec.Hooks != nil {
+		cfg.BeforePivot = func(r *runtime.Container) error { return c.createHooks(k, r) }
+	}
 	r, err := runtime.Create(c.ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	k.Pid = r.Pid
-	_, k.PidStart = processState(k.Pid)
+	k.setPid(r.Pid)
 	return &made{k, r}, nil
 }
 
-// settle makes the container known: its hooks, its terminal, its pid.
-func (c *command) settle(m *made, o *createOptions) error {
-	if err := m.save(); err != nil {
+func (k *container) setPid(pid int) {
+	k.Pid = pid
+	_, k.PidStart = processState(pid)
+}
+
+// createHooks runs the hooks of create. The container is kept with its process first: hooks may take long.
+func (c *command) createHooks(k *container, r *runtime.Container) error {
+	k.setPid(r.Pid)
+	if err := k.save(); err != nil {
 		return err
 	}
 	for _, name := range []string{"prestart", "createRuntime"} {
-		if err := c.hooks(m.container, name, creating); err != nil {
+		if err := c.hooks(k, name, creating); err != nil {
 			return err
 		}
 	}
+	return c.containerHooks(k, "createContainer", creating)
+}
+
+// settle makes the container known: its terminal, its pid, its state.
+func (c *command) settle(m *made, o *createOptions) error {
 	if m.Terminal != nil && o.console != "" {
 		if err := sendTerminal(o.console, m.Terminal); err != nil {
 			return err
 		}
 	}
-	return writePid(o.pidFile, m.container.Pid)
+	if err := writePid(o.pidFile, m.container.Pid); err != nil {
+		return err
+	}
+	m.Creating = false
+	return m.save()
 }
 
 // writePid writes a pid file; readers see it whole or not at all.

@@ -208,13 +208,14 @@ func (c *command) target(k *container) (*runtime.Target, error) {
 	return t, err
 }
 
-// inside runs process p in the container and waits for its end; at the end of ctx it is killed.
-func (c *command) inside(ctx context.Context, k *container, p *specs.Process, stdio [3]*os.File) (unix.WaitStatus, error) {
+// inside runs process p in the container, as spec describes it, and waits for its end; at the end of ctx it is killed.
+func (c *command) inside(ctx context.Context, k *container, spec *specs.Spec, p *specs.Process, stdio [3]*os.File) (unix.WaitStatus, error) {
 	t, err := c.target(k)
 	if err != nil {
 		return 0, err
 	}
 	defer t.Pidfd.Close()
+	t.Spec = spec
 	e, err := runtime.Exec(ctx, t, p, stdio)
 	if err != nil {
 		return 0, err

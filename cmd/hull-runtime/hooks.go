@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/runtime"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -132,7 +133,9 @@ func (c *command) containerHooks(k *container, name string, status specs.Contain
 	return nil
 }
 
-// containerHook runs one hook as a process of the container, with the rights of the container's own.
+// containerHook runs one hook as a process of the container. Before pivot_root (creating) it is a program of the host,
+// chosen by whoever wrote the configuration, and may do to the mounts what we may; later it is a file of the
+// container, with the rights of the container's own process.
 func (c *command) containerHook(k *container, h *specs.Hook, s specs.State) error {
 	input, err := json.Marshal(s)
 	if err != nil {
@@ -154,12 +157,18 @@ func (c *command) containerHook(k *container, h *specs.Hook, s specs.State) erro
 		w.Write(input)
 		w.Close()
 	}()
-	p := specs.Process{Cwd: "/", Args: h.Args, Env: h.Env}
-	if own := k.spec.Process; own != nil {
+	spec := *k.spec
+	p := specs.Process{Cwd: "/", Env: h.Env, Args: append([]string{h.Path}, h.Args[min(1, len(h.Args)):]...)}
+	if s.Status == creating {
+		all := runtime.Capabilities()
+		p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+		host := *k.spec.Linux
+		host.Seccomp = nil
+		spec.Linux = &host
+	} else if own := k.spec.Process; own != nil {
 		p.Capabilities, p.NoNewPrivileges, p.ApparmorProfile, p.SelinuxLabel = own.Capabilities, own.NoNewPrivileges, own.ApparmorProfile, own.SelinuxLabel
 	}
-	p.Args = append([]string{h.Path}, h.Args[min(1, len(h.Args)):]...)
-	status, err := c.inside(ctx, k, &p, [3]*os.File{r, os.Stdout, os.Stderr})
+	status, err := c.inside(ctx, k, &spec, &p, [3]*os.File{r, os.Stdout, os.Stderr})
 	if err != nil {
 		return fmt.Errorf("%s: %w", h.Path, err)
 	}

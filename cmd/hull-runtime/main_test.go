@@ -53,7 +53,7 @@ func newHost(t *testing.T) *host {
 	if err := os.Chmod(h.bundle, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"bin", "proc", "dev", "sys", "tmp"} {
+	for _, dir := range []string{"bin", "proc", "dev", "sys", "tmp", "mnt"} {
 		if err := os.MkdirAll(filepath.Join(h.bundle, "rootfs", dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -403,7 +403,8 @@ func TestHooks(t *testing.T) {
 	h.spec.Process.Env = append(h.spec.Process.Env, "OF=image", "LD_PRELOAD=/evil.so")
 	h.spec.Hooks = &specs.Hooks{
 		Prestart: note("prestart"), CreateRuntime: note("createRuntime"), Poststart: note("poststart"), Poststop: note("poststop"), //nolint:staticcheck
-		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > /tmp/state; pwd >> /tmp/state"}}},
+		CreateContainer: []specs.Hook{hook(t, "createContainer", "{ echo createContainer $(hostname); cat; echo; } > "+log+".inside; mount -t tmpfs made-by-hook "+h.bundle+"/rootfs/mnt")},
+		StartContainer:  []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat > /tmp/state; pwd >> /tmp/state"}}},
 	}
 	h.spec.Root.Readonly = false
 	h.writeSpec()
@@ -414,6 +415,9 @@ func TestHooks(t *testing.T) {
 		t.Error("startContainer hook ran at create")
 	}
 	h.must("start", id)
+	if out := h.must("exec", id, "cat", "/proc/mounts"); !strings.Contains(out, "made-by-hook /mnt tmpfs") {
+		t.Errorf("the mount of the createContainer hook is not in the container:\n%s", out)
+	}
 	h.must("kill", id, "KILL")
 	h.waitStatus(id, stopped)
 	h.must("delete", id)
@@ -442,7 +446,11 @@ func TestHooks(t *testing.T) {
 	if want := []string{"prestart", "createRuntime", "poststart", "poststop"}; !slices.Equal(order, want) {
 		t.Errorf("hooks ran as %v, want %v", order, want)
 	}
-	inside, err := os.ReadFile(filepath.Join(h.bundle, "rootfs/tmp/state"))
+	inside, err := os.ReadFile(log + ".inside")
+	if err != nil || !strings.HasPrefix(string(inside), "createContainer hull\n{") {
+		t.Errorf("createContainer hook, which runs in the container's namespaces, left %q, %v", inside, err)
+	}
+	inside, err = os.ReadFile(filepath.Join(h.bundle, "rootfs/tmp/state"))
 	if err != nil || !strings.Contains(string(inside), id) || !strings.HasSuffix(string(inside), "}/\n") {
 		t.Errorf("startContainer hook left %q, %v", inside, err)
 	}
@@ -462,6 +470,9 @@ func TestHookFailures(t *testing.T) {
 	if _, err := os.Stat(stopFile); err != nil {
 		t.Error("poststop hook did not run after a failed create")
 	}
+	h.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{hook(t, "bad", "exit 3")}}
+	h.writeSpec()
+	h.fails("createContainer hook: ", "create", "--bundle", h.bundle, h.id())
 	one := 1
 	slow := hook(t, "slow", "sleep 60 & sleep 60")
 	slow.Timeout = &one
