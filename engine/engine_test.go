@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -393,6 +394,29 @@ func TestKilledRename(t *testing.T) {
 	}
 	if c, err := e.Inspect(t.Context(), "old"); err != nil || c.ID != r.ID {
 		t.Errorf("Inspect(old) = %+v, %v", c, err)
+	}
+}
+
+// TestListEachOnce: many are read by two at once, and each comes once.
+func TestListEachOnce(t *testing.T) {
+	e := fresh(t)
+	want := make(map[string]bool)
+	for i := range 50 {
+		r := definition(fmt.Sprintf("c%d", i))
+		if err := e.place(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		want[r.ID] = true
+	}
+	for range 20 {
+		list, err := e.List(t.Context(), ListOptions{All: true})
+		got := make(map[string]bool)
+		for _, c := range list {
+			got[c.ID] = true
+		}
+		if err != nil || len(list) != 50 || !maps.Equal(want, got) {
+			t.Fatalf("want 50 different ones, got %d of which %d are different, %v", len(list), len(got), err)
+		}
 	}
 }
 

@@ -90,12 +90,12 @@ func (e *Engine) each(yield func(*Container)) error {
 			}
 		}
 	}
-	half := len(names) / 2
-	if half > 8 {
-		readers.Go(func() { read(names[:half]) })
-		names = names[half:]
+	mine, other := names, []string(nil)
+	if half := len(names) / 2; half > 8 {
+		mine, other = names[:half], names[half:]
 	}
-	read(names)
+	readers.Go(func() { read(other) })
+	read(mine)
 	readers.Wait()
 	return nil
 }
