@@ -133,17 +133,20 @@ func TestStartStatus(t *testing.T) {
 	for _, tt := range []struct {
 		kind, message string
 		code          int
+		server        string
 	}{
-		{"no-command", "nosuch: command not found", 127},
-		{"cannot-run", "/etc: is a directory", 126},
-		{"", `exec: "x": executable file not found in $PATH`, 127},
-		{"", "exec /x: no such file or directory", 127},
-		{"", "exec /x: permission denied", 126},
-		{"", "something else", 125},
+		{"", "device /dev/x: no such file or directory", 125, "Hull/1"}, // it is not the command that is missing
+		{"no-command", "nosuch: command not found", 127, "Hull/1"},
+		{"cannot-run", "/etc: is a directory", 126, "Hull/1"},
+		{"", `exec: "x": executable file not found in $PATH`, 127, "Docker"},
+		{"", "exec /x: no such file or directory", 127, "Docker"},
+		{"", "exec /x: permission denied", 126, "Docker"},
+		{"", "something else", 125, "Docker"},
 	} {
 		f := newFake(t)
 		f.on("POST /containers/"+fakeID+"/start", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Hull-Error-Kind", tt.kind)
+			w.Header().Set("Server", tt.server)
 			w.WriteHeader(http.StatusBadRequest)
 			io.WriteString(w, `{"message":"`+strings.ReplaceAll(tt.message, `"`, `\"`)+`"}`)
 		})

@@ -129,6 +129,10 @@ func startStatus(err error) error {
 	case errors.Is(err, errdef.ErrCannotRun):
 		return status(exitCannotRun, err)
 	}
+	var answer *client.Error
+	if errors.As(err, &answer) && answer.Hull {
+		return status(exitEngine, err)
+	}
 	// An engine that does not name the kind says it in the words of the system.
 	text := err.Error()
 	for _, s := range [...]string{"executable file not found", syscall.ENOENT.Error()} {

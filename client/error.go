@@ -23,6 +23,7 @@ const kindHeader = "Hull-Error-Kind"
 type Error struct {
 	Status  int
 	Message string
+	Hull    bool // the server is Hull, which names kinds and leaves nothing to be read from the text
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -37,7 +38,7 @@ func answerError(resp *http.Response) error {
 	if m.Message == "" {
 		m.Message = strings.ToLower(http.StatusText(resp.StatusCode))
 	}
-	err := &Error{resp.StatusCode, m.Message}
+	err := &Error{resp.StatusCode, m.Message, isHull(resp.Header)}
 	if kind := answerKind(resp.StatusCode, resp.Header.Get(kindHeader)); kind != nil {
 		return errdef.As(kind, err)
 	}

@@ -29,7 +29,7 @@ func (c *Client) Ping(ctx context.Context) (Pong, error) {
 		APIVersion: h.Get("Api-Version"),
 		OSType:     h.Get("Ostype"),
 		Server:     h.Get("Server"),
-		Hull:       strings.HasPrefix(h.Get("Server"), "Hull"),
+		Hull:       isHull(h),
 	}, nil
 }
 
@@ -46,3 +46,5 @@ func (c *Client) Info(ctx context.Context) (system.Info, error) {
 	err := c.call(ctx, request{method: http.MethodGet, path: "/info"}, &out)
 	return out, err
 }
+
+func isHull(h http.Header) bool { return strings.HasPrefix(h.Get("Server"), "Hull/") }
