@@ -40,6 +40,7 @@ func (j *join) attach(ctx context.Context) error {
 	case s.Restarting:
 		return errdef.Conflict("cannot attach to a restarting container")
 	}
+	j.redraw = true
 	ctx, in := j.interruptible(ctx)
 	defer in.stop()
 	// The wait comes first: a container that ends while we attach still has an exit status to give.

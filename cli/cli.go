@@ -105,7 +105,7 @@ func (a *app) globalFlags() *pflag.FlagSet {
 	f := pflag.NewFlagSet(a.Name, pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.Usage = func() {}
-	f.StringVarP(&a.host, "host", "H", "", "Engine to talk to instead of the one in this process (unix:///path)")
+	f.StringVarP(&a.host, "host", "H", "", "Engine to ask instead of the one in this process: unix:///path (HULL_HOST, DOCKER_HOST)")
 	f.StringVarP(&a.context, "context", "c", "", "Name of the context to use")
 	f.StringVar(&a.store.Root, "root", a.store.Root, "Directory of images and containers (HULL_ROOT)")
 	f.StringVar(&a.store.Run, "run", a.store.Run, "Directory of what a reboot may take away (HULL_RUN)")

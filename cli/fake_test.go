@@ -303,8 +303,11 @@ func fixed(method, path string) http.HandlerFunc {
 	return refuse(404, "page not found")
 }
 
+// began is one moment for all tests: two clients see the same ages.
+var began = sync.OnceValue(time.Now)
+
 func fakeContainers() []map[string]any {
-	hour := time.Now().Add(-3 * time.Hour).Unix()
+	hour := began().Add(-3 * time.Hour).Unix()
 	return []map[string]any{{
 		"Id": fakeID, "Names": []string{"/web"}, "Image": "app:1", "ImageID": "sha256:" + fakeID,
 		"Command": "nginx -g daemon off; and some more", "Created": hour, "State": "exited",
@@ -320,7 +323,7 @@ func fakeContainers() []map[string]any {
 }
 
 func fakeImages() []map[string]any {
-	day := time.Now().Add(-50 * time.Hour).Unix()
+	day := began().Add(-50 * time.Hour).Unix()
 	return []map[string]any{
 		{"Id": "sha256:" + fakeID, "RepoTags": []string{"app:1", "app:latest", "registry.example:5000/x/y:z"},
 			"RepoDigests": []string{"app@sha256:" + strings.Repeat("12", 32)}, "Created": day, "Size": 123456789, "SharedSize": -1, "Containers": -1},

@@ -49,8 +49,9 @@ type join struct {
 	keysText string
 	keys     []byte
 
-	tty  bool
-	info container.InspectResponse
+	tty    bool
+	redraw bool // what is on the terminal was written before we came
+	info   container.InspectResponse
 }
 
 // prepare learns how the container was made.
@@ -116,7 +117,11 @@ func (j *join) stay(ctx context.Context, in *interrupts, stream *client.Stream, 
 		in.pass(nil)
 	}
 	if j.tty {
-		defer j.followSize(func(width, height int) error { return j.c.ContainerResize(ctx, j.info.ID, width, height) })()
+		resize := func(width, height int) error { return j.c.ContainerResize(ctx, j.info.ID, width, height) }
+		if w, h := j.out.size(); j.redraw && w > 0 && h > 0 {
+			resize(w, h+1) // the change back makes programs draw themselves anew
+		}
+		defer j.followSize(resize)()
 	}
 	s := &session{app: j.app, stream: stream, stdin: j.stdin, tty: j.tty, keys: j.keys, stdout: j.Stdout, stderr: j.Stderr}
 	if err := s.run(); err != nil {

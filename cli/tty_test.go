@@ -234,6 +234,24 @@ func TestInterruptedStart(t *testing.T) {
 	f.eventually("removal", asked("DELETE /containers/"+fakeID+"?force=1&v=1"))
 }
 
+// TestAttachRedraws: the size changes and changes back, so that a shell shows its prompt again.
+func TestAttachRedraws(t *testing.T) {
+	f := newFake(t)
+	newShell(f)
+	info := fakeInspect()
+	info["Config"].(map[string]any)["Tty"] = true
+	f.on("GET /containers/web/json", answer(info))
+	p, _ := f.terminal("attach", "web")
+	p.Expect("ready")
+	f.eventually("two sizes", func(list []request) bool {
+		return asked("POST /containers/"+fakeID+"/resize?h=25&w=80")(list) && asked("POST /containers/"+fakeID+"/resize?h=24&w=80")(list)
+	})
+	p.Send("exit")
+	if code := p.Wait(); code != 3 {
+		t.Errorf("exit status: want 3, got %d", code)
+	}
+}
+
 // TestInsisting: the third interrupt of a container that ignores them ends the client.
 func TestInsisting(t *testing.T) {
 	f := newFake(t)
