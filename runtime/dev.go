@@ -68,7 +68,11 @@ func (b *boot) mountDev(m *specs.Mount, o *options) error {
 		return err
 	}
 	if b.userns != nil {
-		if err := kernel.IDMapMount(fd, b.userns, false); err != nil {
+		err := kernel.IDMapMount(fd, b.userns, false)
+		if errors.Is(err, unix.EINVAL) {
+			err = b.chownDev(fd, ".") // tmpfs cannot map ids before Linux 6.3
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -147,6 +151,47 @@ func (b *boot) fillDev(fd int) error {
 			return fmt.Errorf("create /dev/console: %w", err)
 		}
 		return unix.Close(f)
+	}
+	return nil
+}
+
+// chownDev gives dir, a directory below the detached tmpfs fd, and what is in it the host's ids of its owners.
+func (b *boot) chownDev(fd int, dir string) error {
+	d, err := unix.Openat(fd, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/%s: %w", dir, err)
+	}
+	f := os.NewFile(uintptr(d), dir)
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return fmt.Errorf("list /dev/%s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			err = b.chownDev(d, e.Name())
+		} else {
+			err = b.chownOutside(d, e.Name())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return b.chownOutside(d, ".")
+}
+
+func (b *boot) chownOutside(dir int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("stat /dev/%s: %w", name, err)
+	}
+	uid, uok := outside(b.spec.Linux.UIDMappings, st.Uid)
+	gid, gok := outside(b.spec.Linux.GIDMappings, st.Gid)
+	if !uok || !gok {
+		return nil // nobody's in the container, as it would be in a mapped mount
+	}
+	if err := unix.Fchownat(dir, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("chown /dev/%s: %w", name, err)
 	}
 	return nil
 }
