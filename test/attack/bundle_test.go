@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hull/runtime"
+	"hull/state"
 	"hull/test/rig"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -39,7 +40,7 @@ func newBundle(t *testing.T, args ...string) *bundle {
 	}
 	b := &bundle{id: filepath.Base(dir), dir: dir, root: dir + "/rootfs"}
 	t.Cleanup(func() {
-		if err := exec.Command("rm", "-rf", "--one-file-system", dir).Run(); err != nil {
+		if err := state.Remove(dir); err != nil {
 			t.Errorf("remove %s: %v", dir, err)
 		}
 	})
@@ -240,9 +241,12 @@ var built struct {
 	err  error
 }
 
-// attacker builds test/attack/attacker, once for all tests.
+// attacker builds test/attack/attacker, once for all tests. In the guest of make test-vm it is there already.
 func attacker(t *testing.T) string {
 	t.Helper()
+	if rig.Guest() {
+		return "attacker.bin"
+	}
 	built.once.Do(func() {
 		dir, err := os.MkdirTemp("", "attacker-")
 		if err != nil {
