@@ -201,7 +201,7 @@ func (g *Group) enableControllers() error {
 		if err != nil {
 			return err
 		}
-		if lacking(want, has) == nil {
+		if len(lacking(want, has)) == 0 {
 			return nil
 		}
 		dir := d.top
