@@ -13,8 +13,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestHull(t *testing.T)  { run(t, "hull") }
-func TestHulld(t *testing.T) { run(t, "hulld") }
+func TestHull(t *testing.T) { run(t, "hull") }
+func TestHulld(t *testing.T) {
+	if rig.Guest() {
+		t.Skip("the guest is slow, and about the kernel")
+	}
+	run(t, "hulld")
+}
 
 // session is what the commands of one script share.
 type session struct {
