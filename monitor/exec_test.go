@@ -113,6 +113,7 @@ func TestExecTerminal(t *testing.T) {
 }
 
 func TestExecsAtOnce(t *testing.T) {
+	needRoot(t, "a monitor hides its descriptors from everybody else")
 	b := newRunning(t)
 	pid, _ := Alive(b.run)
 	before := fds(t, pid)

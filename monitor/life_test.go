@@ -216,9 +216,7 @@ func TestRestartAtOnce(t *testing.T) {
 
 // TestStranger: another user is turned away, even where the file modes would let him in.
 func TestStranger(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("becoming another user needs root")
-	}
+	needRoot(t, "it becomes another user")
 	b := newBox(t, "sleep", "30")
 	b.start()
 	for dir := b.run; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {

@@ -223,9 +223,7 @@ func TestFollowEndsWithContext(t *testing.T) {
 
 // TestDiskFull: the container goes on, no torn line stays, and the log says what is missing.
 func TestDiskFull(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting a small tmpfs needs root")
-	}
+	needRoot(t, "it mounts a small tmpfs")
 	mnt := t.TempDir()
 	must(t, unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=64k"))
 	t.Cleanup(func() { unix.Unmount(mnt, unix.MNT_DETACH) })

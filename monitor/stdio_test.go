@@ -301,6 +301,7 @@ func status(t *testing.T, pid int, key string) (kib int) {
 
 // TestClientsComeAndGo: hundreds of clients that leave in every way leave nothing behind in the monitor.
 func TestClientsComeAndGo(t *testing.T) {
+	needRoot(t, "a monitor hides its descriptors from everybody else")
 	b := newBox(t, "sh", "-c", "read l")
 	b.cfg.OpenStdin = true
 	b.start()
