@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -16,10 +17,27 @@ const maxBody = 8 << 20
 
 // decode reads the JSON body into v. Garbage is the client's fault and is told so.
 func (q *request) decode(v any) error {
-	if err := q.wantJSON(); err != nil {
+	raw, err := q.raw()
+	if err != nil {
 		return err
 	}
-	dec := json.NewDecoder(http.MaxBytesReader(q.w, q.Body, maxBody))
+	return parse(raw, v)
+}
+
+// raw reads the body of a JSON request.
+func (q *request) raw() ([]byte, error) {
+	if err := q.wantJSON(); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(q.w, q.Body, maxBody))
+	if err != nil {
+		return nil, jsonError(err)
+	}
+	return b, nil
+}
+
+func parse(raw []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
 	if err := dec.Decode(v); err != nil {
 		return jsonError(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -32,6 +33,14 @@ func FuzzCreate(f *testing.F) {
 		r := httptest.NewRequest("POST", "/v1.50/containers/create?"+url.Values{"name": {name}}.Encode(), bytes.NewReader(body))
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
+		// Our own client's requests are read by another reader, which must not be any kinder.
+		r2 := httptest.NewRequest("POST", r.URL.String(), bytes.NewReader(body))
+		r2.Header.Set("User-Agent", hullAgent)
+		w2 := httptest.NewRecorder()
+		h.ServeHTTP(w2, r2)
+		if w2.Code < 400 || w2.Code == http.StatusInternalServerError {
+			t.Errorf("%q as hull: %d %s", body, w2.Code, w2.Body)
+		}
 		var e struct{ Message string }
 		if w.Code < 400 || w.Code >= 500 && w.Code != http.StatusNotImplemented && w.Code != http.StatusServiceUnavailable {
 			t.Errorf("%q: %d %s", body, w.Code, w.Body)
@@ -117,6 +126,30 @@ type iotestReader struct {
 }
 
 func (r iotestReader) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), r.n)]) }
+
+// TestCreateBodyAlike: what both readers take they understand alike.
+func TestCreateBodyAlike(t *testing.T) {
+	full := `{"Image":"x","Cmd":["a","b"],"Entrypoint":["e"],"Env":["A=b"],"Labels":{"a":"b"},"Tty":true,"OpenStdin":true,"User":"1","StopTimeout":3,"Volumes":null,
+		"Healthcheck":{"Test":["NONE"],"Interval":5},"HostConfig":{"Binds":["/a:/b"],"Memory":5,"NanoCpus":7,"CapAdd":["X"],"Ulimits":[{"Name":"nofile","Soft":1,"Hard":2}],
+		"Dns":["1.1.1.1"],"PidsLimit":9,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/t":"size=1m"},"ConsoleSize":[3,4],"AutoRemove":true,"LogConfig":{"Type":"local","Config":{"max-file":"2"}},
+		"Mounts":[{"Type":"bind","Source":"/s","Target":"/t","ReadOnly":true,"BindOptions":{"Propagation":"rslave"}}],"MaskedPaths":[],"ReadonlyPaths":null,
+		"Devices":[{"PathOnHost":"/a","PathInContainer":"/b","CgroupPermissions":"r"}],"Init":null,"Sysctls":{"net.a":"1"}},"NetworkingConfig":{"EndpointsConfig":{}}}`
+	for _, body := range []string{full, `{"Image":"x","ExposedPorts":{"80/tcp":{}}}`, `{"Image":"x","Volumes":{"/v":{}}}`} {
+		var got [2]container.CreateRequest
+		for i, agent := range []string{"docker", hullAgent} {
+			r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+			r.Header.Set("User-Agent", agent)
+			var err error
+			if got[i], err = (&request{Request: r, w: httptest.NewRecorder()}).createBody(); err != nil {
+				t.Fatal(err)
+			}
+			got[i].NetworkingConfig = nil // nobody reads it
+		}
+		if !reflect.DeepEqual(got[0], got[1]) {
+			t.Errorf("%s\nwant %+v %+v\n got %+v %+v", body, got[0].Config, got[0].HostConfig, got[1].Config, got[1].HostConfig)
+		}
+	}
+}
 
 func TestParseKeys(t *testing.T) {
 	for in, want := range map[string]string{"": "\x10\x11", "ctrl-a": "\x01", "a,b": "ab", "ctrl-@,ctrl-_": "\x00\x1f", "ctrl-[": "\x1b"} {
