@@ -46,6 +46,18 @@ func (m *idMap) maps(gid uint32) bool {
 	return false
 }
 
+// root is the host id of the container's root, or -1, which chown(2) takes for no change: without a range of our own to
+// give, it is whoever starts the container.
+func (m *idMap) root() int {
+	switch {
+	case os.Geteuid() != 0:
+		return -1
+	case m == nil:
+		return 0
+	}
+	return int(m.uids[0].HostID)
+}
+
 // claimIDs gives the container id, whose run directory exists, a range of its own. The claim is stale when that
 // directory is gone.
 func (e *Engine) claimIDs(id string) (*idMap, error) {

@@ -441,6 +441,7 @@ func TestConfinement(t *testing.T) {
 	}, "sh", "-c", `
 		echo caps $(cat /proc/self/status | while read k v; do case $k in CapInh:|CapEff:|CapBnd:|CapAmb:|Seccomp:|NoNewPrivs:) echo $k$v;; esac; done)
 		cat /proc/self/uid_map | { read a b c; echo map $a $c; }
+		echo 10.0.0.1 added >> /etc/hosts && cat /etc/hosts
 		cat /mnt/f; touch /mnt/new && echo wrote
 		touch /made/x 2>/dev/null || echo read-only
 		touch /scratch/x && echo tmpfs
@@ -449,7 +450,7 @@ func TestConfinement(t *testing.T) {
 	`)
 	out, exit := run(t, e, r)
 	for _, want := range []string{"CapInh:0000000000000000", "CapAmb:0000000000000000", "CapEff:00000000a80425fb", "CapBnd:00000000a80425fb", "Seccomp:2",
-		"map 0 65536", "host\n", "wrote", "read-only", "tmpfs", "masked"} {
+		"map 0 65536", "127.0.0.1\tlocalhost", "10.0.0.1 added", "host\n", "wrote", "read-only", "tmpfs", "masked"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing (exit %d) in:\n%s", want, exit.Code, out)
 		}

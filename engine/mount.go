@@ -230,9 +230,8 @@ func (b *builder) ownMounts() []specs.Mount {
 		}
 	}
 	for _, f := range b.files {
-		m := specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"bind", "rprivate"}}
-		b.mapped(&m, false)
-		ms = append(ms, m)
+		// Not id-mapped: they belong to the container's root already.
+		ms = append(ms, specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"bind", "rprivate"}})
 	}
 	return ms
 }
@@ -326,7 +325,7 @@ func (b *builder) generate(dir string) error {
 	for _, f := range contents {
 		p := filepath.Join(dir, f.name)
 		if !b.dry {
-			if err := writeShared(p, f.content); err != nil {
+			if err := writeFor(b.ids.root(), p, f.content); err != nil {
 				return err
 			}
 		}
@@ -335,14 +334,18 @@ func (b *builder) generate(dir string) error {
 	return nil
 }
 
-// writeShared writes a file that everybody in the container may read, whatever the umask of who started it. In place
-// and not by rename: nobody reads it before it is bound. Raw calls, since os.File asks the poller first.
-func writeShared(path, content string) error {
+// writeFor writes a file that belongs to owner and that everybody in the container may read, whatever the umask of who
+// started it. In place and not by rename: nobody reads it before it is bound. Raw calls, since os.File asks the
+// poller first.
+func writeFor(owner int, path, content string) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
+	if err := unix.Fchown(fd, owner, owner); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	}
 	if err := unix.Fchmod(fd, 0o644); err != nil {
 		return &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
