@@ -144,7 +144,9 @@ func (r *record) fill(img *image.Run) {
 	switch {
 	case c.Hostname != "" || r.Host.UTSMode == modeHost:
 	case r.Host.Network == modeHost:
-		c.Hostname, _ = os.Hostname()
+		if c.Hostname, _ = os.Hostname(); checkHostname(c.Hostname) != nil { // "(none)" where nobody set one
+			c.Hostname = r.ID[:12]
+		}
 	default:
 		c.Hostname = r.ID[:12]
 	}

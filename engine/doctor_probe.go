@@ -428,7 +428,7 @@ func (f *facts) probeMounts(ctx context.Context) {
 		f.overlayLater = false
 	}
 
-	ids := []kernel.IDMap{{Inside: 0, Outside: 0x8000 << 16, Size: 1 << 16}}
+	ids := []kernel.IDMap{{Inside: 0, Outside: rangeFirst << rangeBits, Size: 1 << rangeBits}}
 	gids := ids
 	if f.uid != 0 {
 		ids = []kernel.IDMap{{Inside: 0, Outside: uint32(f.uid), Size: 1}}
@@ -485,13 +485,14 @@ func (f *facts) probeAsRoot(ns *os.File, dirs scratch) {
 		for _, d := range dirs.lower {
 			f.overlay = errors.Join(f.overlay, os.Mkdir(d, 0o700))
 		}
-		if f.overlay != nil {
-			return
+		if f.overlay == nil {
+			f.overlay = unix.Mount("overlay", dirs.merged, "overlay", 0, dirs.options())
 		}
+		return
 	}
 	o := kernel.Overlay{Lower: dirs.lower, Upper: dirs.upper, Work: dirs.work, Scratch: dirs.merged}
-	if f.idmap == nil && dirs.upper != "" {
-		o.IDMap = ns
+	if f.idmap == nil {
+		o.IDMap, o.Owner = ns, rangeFirst<<rangeBits
 	}
 	fd, err := o.Mount()
 	if err == nil {
