@@ -143,7 +143,8 @@ func TestActions(t *testing.T) {
 		s := rulesOf(specs.LinuxSyscall{Names: []string{"mkdir"}, Action: c.action, ErrnoRet: c.errno})
 		s.DefaultErrnoRet = errno(unix.EACCES)
 		p := mustCompile(t, s, specs.ArchX86_64)
-		if got := verdictOf(t, p, &arches[0], unix.SYS_MKDIR); got != c.want {
+		const mkdir = 83 // of x86_64; arm64, for which this is vetted too, has none
+		if got := verdictOf(t, p, &arches[0], mkdir); got != c.want {
 			t.Errorf("%s: %#x, want %#x", c.action, got, c.want)
 		}
 		if want := unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES); verdictOf(t, p, &arches[0], unix.SYS_READ) != want {
