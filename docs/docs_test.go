@@ -180,3 +180,26 @@ func TestCommandsOf(t *testing.T) {
 		t.Errorf("as root: want 3, got %d", n)
 	}
 }
+
+// A design note has a number of its own, which its title repeats.
+func TestDesignNumbers(t *testing.T) {
+	notes, err := filepath.Glob("design/*.md")
+	if err != nil || len(notes) == 0 {
+		t.Fatalf("no notes: %v", err)
+	}
+	seen := map[string]string{}
+	for _, note := range notes {
+		number, _, _ := strings.Cut(filepath.Base(note), "-")
+		if other, taken := seen[number]; taken {
+			t.Errorf("%s and %s have one number", other, note)
+		}
+		seen[number] = note
+		text, err := os.ReadFile(note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "# " + strings.TrimLeft(number, "0") + ". "; !strings.HasPrefix(string(text), want) {
+			t.Errorf("%s does not begin with %q", note, want)
+		}
+	}
+}
