@@ -66,19 +66,19 @@ type CreateOptions struct {
 
 // ContainerCreate makes a container.
 func (c *Client) ContainerCreate(ctx context.Context, o CreateOptions, req container.CreateRequest) (container.CreateResponse, error) {
-	name, platform, q := o.Name, o.Platform, url.Values{}
-	if name != "" {
-		q.Set("name", name)
+	q := url.Values{}
+	if o.Name != "" {
+		q.Set("name", o.Name)
 	}
-	if platform != "" {
-		q.Set("platform", platform)
+	if o.Platform != "" {
+		q.Set("platform", o.Platform)
 	}
 	body := createBody{HostConfig: req.HostConfig, NetworkingConfig: req.NetworkingConfig}
 	if req.Config != nil {
 		body.Config = *req.Config
 	}
 	var out container.CreateResponse
-	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", query: q, json: body}, &out)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", query: q, json: body, startSoon: o.StartSoon}, &out)
 	return out, err
 }
 

@@ -34,7 +34,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		e.prestart(id)
 		defer func() {
 			if err != nil {
-				e.dropPrestart(id)
+				e.dropHead(id)
 			}
 		}()
 	}
@@ -59,6 +59,9 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		return "", nil, e.storeError(err)
 	}
 	e.opt.Trace.Step("create container")
+	if soon {
+		e.writeAhead(ctx, r.ID)
+	}
 	return r.ID, r.Warnings, nil
 }
 

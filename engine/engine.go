@@ -50,7 +50,7 @@ type Options struct {
 type Engine struct {
 	root, run string
 	opt       Options
-	pre       prestarts
+	heads     heads
 }
 
 // Open returns the engine of a store. It touches nothing; what is missing is made when first needed.

@@ -3,59 +3,132 @@ package engine
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync"
 	"time"
 
 	"hull/monitor"
 )
 
-// prestartGrace is how long a monitor spawned ahead of its use is kept.
+// prestartGrace is how long what was prepared ahead of a start is kept.
 const prestartGrace = 10 * time.Second
 
-// prestarts are the connections to monitors that were spawned while their containers were still being created. It is
-// no state, only a head start: whoever finds nothing here opens a connection of its own.
-type prestarts struct {
-	mu    sync.Mutex // protects conns
-	conns map[string]chan *monitor.Conn
+// heads are head starts of containers whose client said that it would start them right after their creation: a monitor
+// needs some milliseconds to begin, which pass beside the creation. It is no state: whoever finds nothing here does the
+// work when it is needed, and a monitor whose only client goes away ends and leaves nothing.
+type heads struct {
+	mu sync.Mutex // protects of and the bundle of each
+	of map[string]*head
 }
 
-// prestart spawns the monitor of the container id in the background, because the client says that it is about to start
-// it: a monitor needs two milliseconds to begin, as much as the engine for the rest of the creation. A monitor whose
-// only client goes away ends and leaves nothing.
+type head struct {
+	spawned chan struct{} // closed when conn is set
+	conn    *monitor.Conn // nil when there is no monitor, or somebody has taken the connection
+	bundle  *bundle
+}
+
+// bundle is a configuration written ahead for the first start of c as it was then.
+type bundle struct {
+	c   *Container
+	ids *idMap
+}
+
+// prestart spawns the monitor of the container id in the background.
 func (e *Engine) prestart(id string) {
-	ch := make(chan *monitor.Conn, 1)
-	e.pre.mu.Lock()
-	defer e.pre.mu.Unlock()
-	if e.pre.conns == nil {
-		e.pre.conns = map[string]chan *monitor.Conn{}
+	h := &head{spawned: make(chan struct{})}
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	if e.heads.of == nil {
+		e.heads.of = map[string]*head{}
 	}
-	e.pre.conns[id] = ch
+	e.heads.of[id] = h
 	go func() {
+		defer close(h.spawned)
 		conn, err := e.spawn(context.Background(), id)
 		if err != nil {
-			conn = nil // whoever needs the monitor tries again, and reports
+			return // whoever needs the monitor tries again, and reports
 		}
-		ch <- conn
-		e.opt.Trace.Step("spawned monitor")
-		time.AfterFunc(prestartGrace, func() { e.dropPrestart(id) })
+		h.conn = conn
+		e.opt.Trace.Step("spawn monitor")
+		time.AfterFunc(prestartGrace, func() { e.dropHead(id) })
 	}()
 }
 
-// prestarted hands over the connection, once; nil when there is none.
-func (e *Engine) prestarted(id string) *monitor.Conn {
-	e.pre.mu.Lock()
-	ch := e.pre.conns[id]
-	delete(e.pre.conns, id)
-	e.pre.mu.Unlock()
-	if ch == nil {
-		return nil
+// head of the container id, its monitor spawned; nil when there is none.
+func (e *Engine) head(id string) *head {
+	e.heads.mu.Lock()
+	h := e.heads.of[id]
+	e.heads.mu.Unlock()
+	if h != nil {
+		<-h.spawned // bounded by the deadline of spawn
 	}
-	return <-ch // bounded by the deadline of spawn
+	return h
 }
 
-func (e *Engine) dropPrestart(id string) {
-	if conn := e.prestarted(id); conn != nil {
+// takeConn hands the first connection over, once.
+func (e *Engine) takeConn(id string) *monitor.Conn {
+	h := e.head(id)
+	if h == nil {
+		return nil
+	}
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	conn := h.conn
+	h.conn = nil
+	return conn
+}
+
+// writeAhead writes the bundle of the container just created, while its monitor begins. A failure shows at the start.
+func (e *Engine) writeAhead(ctx context.Context, id string) {
+	h := e.head(id)
+	if h == nil || h.conn == nil {
+		return
+	}
+	c, err := e.use(ctx, id)
+	if err != nil {
+		return
+	}
+	l, err := e.lock(ctx, id)
+	if err != nil {
+		return
+	}
+	defer l.Unlock()
+	if e.loadState(c); c.State.Status != StatusCreated {
+		return
+	}
+	ids, err := e.prepare(c)
+	if err != nil {
+		return
+	}
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	h.bundle = &bundle{c, ids}
+}
+
+// takeBundle hands over what writeAhead wrote, unless c has changed or was started since. c is locked.
+func (e *Engine) takeBundle(c *Container) *bundle {
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	h := e.heads.of[c.ID]
+	if h == nil || h.bundle == nil || !reflect.DeepEqual(h.bundle.c, c) {
+		return nil
+	}
+	b := h.bundle
+	h.bundle = nil
+	return b
+}
+
+// dropHead gives back what nobody has taken.
+func (e *Engine) dropHead(id string) {
+	if conn := e.takeConn(id); conn != nil {
 		conn.Close()
+	}
+	e.heads.mu.Lock()
+	h := e.heads.of[id]
+	delete(e.heads.of, id)
+	e.heads.mu.Unlock()
+	if h != nil && h.bundle != nil && h.bundle.ids != nil {
+		_ = e.releaseIDs(id, h.bundle.ids.uids) // else a stale claim, which the next one takes
 	}
 }
 
@@ -73,7 +146,7 @@ func (e *Engine) spawn(ctx context.Context, id string) (*monitor.Conn, error) {
 
 // monitor returns a connection to the monitor of c's next start, or of the one that runs; if there is none it is made.
 func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, error) {
-	if conn := e.prestarted(c.ID); conn != nil {
+	if conn := e.takeConn(c.ID); conn != nil {
 		return conn, nil
 	}
 	for {

@@ -50,11 +50,14 @@ func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, er
 	}
 	defer conn.Close()
 	e.opt.Trace.Step("reach monitor")
-	ids, err := e.prepare(c)
-	if err != nil {
-		return nil, err
+	b := e.takeBundle(c)
+	if b == nil {
+		b = &bundle{c: c}
+		if b.ids, err = e.prepare(c); err != nil {
+			return nil, err
+		}
 	}
-	e.opt.Trace.Step("write bundle")
+	ids := b.ids
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
 	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{Op: monitor.OpStart, Trace: e.opt.Trace != nil})
 	if resp != nil {
@@ -115,7 +118,11 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 	if err := writeJSON(filepath.Join(e.runDir(c.ID), monitor.SpecFile), b.spec); err != nil {
 		return nil, err
 	}
-	return b.ids, writeJSON(filepath.Join(e.runDir(c.ID), monitor.ConfigFile), m)
+	if err := writeJSON(filepath.Join(e.runDir(c.ID), monitor.ConfigFile), m); err != nil {
+		return nil, err
+	}
+	e.opt.Trace.Step("write bundle")
+	return b.ids, nil
 }
 
 func writeJSON(path string, v any) error {
