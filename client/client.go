@@ -25,7 +25,6 @@ import (
 	"sync"
 
 	"hull/errdef"
-	"hull/state/plainjson"
 )
 
 // Version is the newest version of the Engine API this client was written for, MinVersion the oldest it can use.
@@ -168,7 +167,7 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 		// A reader of its own type, so that net/http does not look for a length or a second meaning in it.
 		body = struct{ io.Reader }{r.stream}
 	case r.json != nil:
-		b, err := encode(r.json)
+		b, err := json.Marshal(r.json)
 		if err != nil {
 			return nil, err
 		}
@@ -193,15 +192,6 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 		req.Header.Set("Upgrade", "tcp")
 	}
 	return req, nil
-}
-
-// encode is json.Marshal without its half millisecond of looking at types that are not in the value; what plainjson
-// does not do, encoding/json does.
-func encode(v any) ([]byte, error) {
-	if b, err := plainjson.Marshal(v); err == nil {
-		return b, nil
-	}
-	return json.Marshal(v)
 }
 
 // send makes the request and returns the answer if it is a good one. The caller closes its body.
