@@ -274,7 +274,9 @@ func (s *server) createContainer(q *request) error {
 	if err != nil {
 		return err
 	}
-	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), configFrom(body.Config), host, q.Header.Get("Hull-Start") == "soon")
+	cfg := configFrom(body.Config)
+	cfg.Platform = q.query("platform")
+	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), cfg, host, q.Header.Get("Hull-Start") == "soon")
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import "time"
 // Config says what runs in a container. Empty fields are filled in from the image at create.
 type Config struct {
 	Image        string            `json:"image"`
+	Platform     string            `json:"platform,omitempty"` // os/arch[/variant] the image has to be for; "" is any
 	Hostname     string            `json:"hostname,omitempty"`
 	Domainname   string            `json:"domainname,omitempty"`
 	User         string            `json:"user,omitempty"` // name or number, with an optional :group

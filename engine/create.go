@@ -46,6 +46,9 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	}
 	defer lease.Unlock()
 	e.opt.Trace.Step("resolve image")
+	if err := checkPlatform(cfg, &img.Config); err != nil {
+		return "", nil, err
+	}
 	r := &record{ID: id, Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
 	for _, l := range img.Layers {
 		r.Layers = append(r.Layers, l.ChainID)
@@ -63,6 +66,21 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		e.writeAhead(ctx, r.ID)
 	}
 	return r.ID, r.Warnings, nil
+}
+
+// checkPlatform refuses an image that is for another platform than the person asked for.
+func checkPlatform(c *Config, img *image.Config) error {
+	want := strings.SplitN(c.Platform, "/", 3)
+	have := []string{img.OS, img.Architecture, img.Variant}
+	if img.Architecture == "arm64" && img.Variant == "" {
+		have[2] = "v8" // the only one there is
+	}
+	for i, w := range want {
+		if w != "" && w != have[i] {
+			return errdef.NotFound("image with reference %s was found but does not provide the specified platform (%s)", clip(c.Image), clip(c.Platform))
+		}
+	}
+	return nil
 }
 
 // place writes a checked definition into the store, as limbo.go draws it.

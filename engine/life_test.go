@@ -286,6 +286,27 @@ func TestStopKillRemove(t *testing.T) {
 	}
 }
 
+// TestAutoRemoveStopped: whoever ends a container that removes itself returns when it is gone.
+func TestAutoRemoveStopped(t *testing.T) {
+	e := real(t)
+	for name, end := range map[string]func(id string) error{
+		"stop":      func(id string) error { return e.Stop(t.Context(), id, StopOptions{Signal: "KILL"}) },
+		"rm -f":     func(id string) error { return e.Remove(t.Context(), id, RemoveOptions{Force: true}) },
+		"stop late": func(id string) error { return e.Stop(t.Context(), id, StopOptions{Timeout: new(0)}) },
+	} {
+		r := with(t, e, func(_ *Config, h *Host) { h.AutoRemove = true }, "sleep", "100")
+		if _, err := e.Start(t.Context(), r.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(r.ID); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if e.exists(r.ID) {
+			t.Errorf("%s: it is still there", name)
+		}
+	}
+}
+
 // TestMonitorKilled: the next command finds out, kills what still runs, and records the end.
 func TestMonitorKilled(t *testing.T) {
 	e := real(t)

@@ -32,11 +32,14 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error
 		if !o.Force {
 			return errdef.Conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
 		}
-		if err := e.killNow(ctx, c.ID); err != nil {
+		if err := e.killNow(ctx, c); err != nil {
 			return err
 		}
 	}
 	if err := e.remove(ctx, c.ID); errors.Is(err, errdef.ErrNotFound) {
+		if c.Running() && c.Host.AutoRemove {
+			return nil // gone at its end
+		}
 		return noSuchContainer(name)
 	} else if err != nil {
 		return fmt.Errorf("cannot remove container %q: %w", "/"+c.Name, err)
@@ -73,28 +76,40 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	return err
 }
 
-// killNow kills the container id and waits until its end is on disk.
-func (e *Engine) killNow(ctx context.Context, id string) error {
-	if err := e.signal(ctx, id, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
+// killNow kills the container and waits until its end is on disk.
+func (e *Engine) killNow(ctx context.Context, c *Container) error {
+	if err := e.signal(ctx, c.ID, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
 		return err
 	}
-	return e.awaitEnd(ctx, id, killWait)
+	return e.awaitEnd(ctx, c, killWait)
 }
 
-// awaitEnd waits for at most d until the container does not run. The error of kind ErrDeadline says whom it
-// waited for.
-func (e *Engine) awaitEnd(ctx context.Context, id string, d time.Duration) error {
+// awaitEnd waits for at most d, negative for ever, until the container does not run. One that removes itself at its end
+// is removed here, so that no further process has to. The error of kind ErrDeadline says whom it waited for.
+func (e *Engine) awaitEnd(ctx context.Context, c *Container, d time.Duration) error {
+	bounded := ctx
 	if d >= 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d, errdef.As(errdef.ErrDeadline,
-			fmt.Errorf("container %s has not ended within %s", id[:12], d)))
+		bounded, cancel = context.WithTimeoutCause(ctx, d, errdef.As(errdef.ErrDeadline,
+			fmt.Errorf("container %s has not ended within %s", c.ID[:12], d)))
 		defer cancel()
 	}
-	_, err := e.ask(ctx, id, &monitor.Request{Op: monitor.OpWait, Now: true})
-	if errors.Is(err, monitor.ErrNoMonitor) {
-		_, err = e.repair(context.WithoutCancel(ctx), id)
+	conn, err := monitor.Dial(bounded, e.runDir(c.ID))
+	if err == nil {
+		defer conn.Close()
+		_, err = conn.Do(bounded, &monitor.Request{Op: monitor.OpWait, Now: true, Remove: c.Host.AutoRemove})
 	}
-	return err
+	if errors.Is(err, monitor.ErrNoMonitor) {
+		_, err = e.settle(context.WithoutCancel(ctx), c.ID)
+		return err
+	}
+	if err != nil || !c.Host.AutoRemove {
+		return err
+	}
+	if err := e.remove(context.WithoutCancel(ctx), c.ID); !errors.Is(err, errdef.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // ask sends one request to the container's monitor; monitor.ErrNoMonitor when there is none.

@@ -42,11 +42,11 @@ func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
 		}
 		return err
 	}
-	err = e.awaitEnd(ctx, c.ID, wait)
+	err = e.awaitEnd(ctx, c, wait)
 	if err == nil || !errors.Is(err, errdef.ErrDeadline) {
 		return err
 	}
-	return e.killNow(ctx, c.ID)
+	return e.killNow(ctx, c)
 }
 
 // stopWith is the signal to stop with and how long to wait then; negative is for ever.
@@ -74,6 +74,9 @@ func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) (warni
 		return nil, err
 	}
 	if c.Running() {
+		if c.Host.AutoRemove {
+			return nil, errdef.Conflict("container %s removes itself when it stops (--rm), so it cannot be restarted", c.ID)
+		}
 		if err := e.stop(ctx, c, o); err != nil {
 			return nil, err
 		}
