@@ -209,25 +209,29 @@ func limitFlags() [][2]string {
 func judgeCgroups(f *facts) Check {
 	c := Check{Name: "cgroups", Level: LevelOK}
 	g := &f.cgroups
-	if g.layout == "" {
+	if g.layout == "" && f.uid == 0 {
 		return Check{Name: "cgroups", Level: LevelFail, Found: "no cgroup file system is mounted",
 			Means: "Nothing of a container can be limited, and what it leaves behind cannot be found.",
 			Do:    "As root: mount -t cgroup2 cgroup2 /sys/fs/cgroup"}
 	}
-	c.Found = g.layout + " with " + strings.Join(g.controllers, ", ")
-	if len(g.controllers) == 0 {
+	switch {
+	case g.layout == "":
+		c.Found = "none"
+	case len(g.controllers) == 0:
 		c.Found = g.layout + " without controllers"
+	default:
+		c.Found = g.layout + " with " + strings.Join(g.controllers, ", ")
+	}
+	if f.uid != 0 {
+		c.Level = LevelInfo
+		c.Means = "This version uses them for root only: for this user --memory, --cpus and --pids-limit do not hold, with a warning."
+		return c
 	}
 	if g.refused != nil {
-		c.Level = LevelWarn
+		c.Level = LevelFail
 		c.Found += fmt.Sprintf("; %s is not ours to write: %v", g.dir, g.refused)
-		c.Means = "Limits (--memory, --cpus, --pids-limit) have no effect."
-		c.Do = "With systemd and cgroup v2: systemd-run --user --scope -p Delegate=yes hull ...; otherwise run as root."
-		if f.uid == 0 {
-			c.Level = LevelFail
-			c.Means = "Containers cannot be started."
-			c.Do = "Mount the cgroup file system writable; inside another container engine that takes --privileged."
-		}
+		c.Means = "Containers cannot be started."
+		c.Do = "Mount the cgroup file system writable; inside another container engine that takes --privileged."
 		return c
 	}
 	var without []string
@@ -239,7 +243,7 @@ func judgeCgroups(f *facts) Check {
 	if len(without) > 0 {
 		c.Level = LevelWarn
 		c.Means = "No effect on this machine: " + strings.Join(without, ", ") + "."
-		c.Do = "Enable the controllers on the kernel's command line (cgroup_enable=memory, cgroup_no_v1=all), or delegate them to this user."
+		c.Do = "Enable the controllers on the kernel's command line (cgroup_enable=memory, cgroup_no_v1=all)."
 	}
 	return c
 }

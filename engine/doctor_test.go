@@ -65,7 +65,7 @@ func TestDoctorFinds(t *testing.T) {
 		"no cgroups":      {0, func(f *facts) { f.cgroups = cgroupFacts{} }, "cgroups", LevelFail, "mount -t cgroup2"},
 		"no memory":       {0, func(f *facts) { f.cgroups.controllers = f.cgroups.controllers[:5] }, "cgroups", LevelWarn, "--memory, --pids-limit"},
 		"cgroups ro":      {0, func(f *facts) { f.cgroups.refused = unix.EROFS }, "cgroups", LevelFail, "writable"},
-		"not delegated":   {1000, func(f *facts) { f.cgroups.refused = unix.EACCES }, "cgroups", LevelWarn, "Delegate=yes"},
+		"no limits":       {1000, func(f *facts) { f.cgroups.refused = unix.EACCES }, "cgroups", LevelInfo, "do not hold"},
 		"few files":       {0, func(f *facts) { f.nofile = 256 }, "open files", LevelWarn, "ulimit"},
 		"no resource":     {0, func(f *facts) { f.capResource = false }, "open files", LevelInfo, "--ulimit"},
 		"nfs":             {0, func(f *facts) { f.root.fs = "nfs" }, "root directory", LevelFail, "--root"},
