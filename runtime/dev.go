@@ -28,6 +28,9 @@ func (b *boot) defaultDevices() []specs.LinuxDevice {
 next:
 	for _, d := range b.spec.Linux.Devices {
 		d.Path = clean(d.Path)
+		if d.Path == "/dev/ptmx" || d.Path == "/dev/console" && b.process.Terminal {
+			continue // the container's own, whatever device of the host is listed (Docker lists all for --privileged)
+		}
 		for i := range list {
 			if list[i].Path == d.Path {
 				list[i] = d

@@ -247,6 +247,11 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 			return err
 		}
 		b.fds = append(b.fds, tree)
+		if o.propagate != unix.MS_SHARED { // which asks for it
+			if err := cutPropagation(tree); err != nil {
+				return err
+			}
+		}
 		if err := b.idmapBind(m, o, tree, source); err != nil {
 			return err
 		}

@@ -49,6 +49,9 @@ func (b *boot) openRoot() error {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	b.fds = append(b.fds, b.root)
+	if err := cutPropagation(b.root); err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
 	return nil
 }
 
@@ -58,6 +61,16 @@ func (b *boot) rootPath() string {
 		path = filepath.Join(b.cfg.Bundle, path)
 	}
 	return path
+}
+
+// cutPropagation keeps mounts made in the container out of the host: the copy of a shared mount, as systemd makes all
+// of them, is its peer. The other direction stays open. pivot_root(2) refuses a shared root, too.
+func cutPropagation(tree int) error {
+	attr := unix.MountAttr{Propagation: unix.MS_SLAVE}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("cut mount propagation: %w", err)
+	}
+	return nil
 }
 
 // attachRoot is the child's side: the root becomes a mount of its namespace, over the old root. Lookups that begin at

@@ -684,3 +684,54 @@ func TestRunPassesStreams(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// On most hosts every mount is shared: what a container mounts below a bind must not appear on the host, unless asked for.
+func TestSharedMounts(t *testing.T) {
+	h := newHost(t)
+	shared := filepath.Join(t.TempDir(), "shared")
+	if err := os.Mkdir(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("hrt-shared", shared, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("cannot mount here: ", err)
+	}
+	t.Cleanup(func() { unix.Unmount(shared, unix.MNT_DETACH) })
+	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	// The root as well: pivot_root(2) refuses one that is shared.
+	rootfs := filepath.Join(h.bundle, "rootfs")
+	if err := unix.Mount(rootfs, rootfs, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(rootfs, unix.MNT_DETACH)
+	if err := unix.Mount("", rootfs, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*[]string{&h.spec.Process.Capabilities.Bounding, &h.spec.Process.Capabilities.Permitted, &h.spec.Process.Capabilities.Effective} {
+		*c = append(slices.Clone(*c), "CAP_SYS_ADMIN")
+	}
+	h.spec.Root.Readonly = false
+	h.spec.Process.Args = []string{"/bin/busybox", "sh", "-c", "busybox mkdir -p /mnt/sub && busybox mount -t tmpfs from-inside /mnt/sub; busybox mount -t tmpfs from-inside /tmp"}
+	for _, tt := range []struct {
+		options []string
+		want    bool
+	}{
+		{[]string{"rbind"}, false}, {[]string{"rbind", "rprivate"}, false}, {[]string{"rbind", "rslave"}, false}, {[]string{"rbind", "rshared"}, true},
+	} {
+		h.spec.Mounts = append(exampleSpec().Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: shared, Options: tt.options})
+		h.writeSpec()
+		h.must("run", "--bundle", h.bundle, h.id())
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(mounts), shared+"/sub "); got != tt.want {
+			t.Errorf("%v: a mount of the container is on the host: %v, want %v", tt.options, got, tt.want)
+		}
+		if strings.Contains(string(mounts), rootfs+"/tmp ") {
+			t.Errorf("%v: a mount in the container's root is on the host", tt.options)
+		}
+		unix.Unmount(shared+"/sub", unix.MNT_DETACH)
+	}
+}
