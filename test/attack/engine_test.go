@@ -61,6 +61,22 @@ func detached(t *testing.T, h *rig.Hull, args ...string) string {
 	return name
 }
 
+// report ends the attacker in the container and returns what it wrote.
+func report(t *testing.T, h *rig.Hull, container string) string {
+	t.Helper()
+	h.Must(t, "kill", "-s", "TERM", container)
+	h.Must(t, "wait", container)
+	return outputOf(h.Run(t, "logs", container))
+}
+
+// often is how many times to try an attack that needs luck: fewer in the emulated guest and with -short.
+func often(n int) int {
+	if rig.Guest() || testing.Short() {
+		return max(n/8, 2)
+	}
+	return n
+}
+
 // A01: the program of the runtime is overwritten through /proc/PID/exe (CVE-2019-5736).
 // Must: its content stays, also without a user namespace.
 func TestA01RuntimeBinary(t *testing.T) {
@@ -74,18 +90,17 @@ func TestA01RuntimeBinary(t *testing.T) {
 			if len(before) < 2 {
 				t.Fatalf("programs %q: want hull and the extracted runtime", before)
 			}
-			args := []string{"target", "attacker", "exe", "4s"}
+			args := []string{"target", "attacker", "exe"}
 			if userns != "" {
 				args = append([]string{"--userns", userns}, args...)
 			}
 			c := detached(t, h, args...)
-			for i := range 60 {
+			for i := range often(60) {
 				h.Run(t, "exec", c, []string{"/self", "/script", "true"}[i%3])
 			}
 			h.Run(t, "run", "--rm", "--network", "none", "--entrypoint", "/self", "target")
 			h.Run(t, "run", "--rm", "--network", "none", "--entrypoint", "/script", "target")
-			h.Must(t, "wait", c)
-			out := outputOf(h.Run(t, "logs", c))
+			out := report(t, h, c)
 			t.Log(out)
 			held(t, out)
 			if after := programs(t, h); !slices.Equal(before, after) {
@@ -125,7 +140,7 @@ func TestA02WorkingDirectoryOfImage(t *testing.T) {
 	c := detached(t, h, "target", "sleep", "1000")
 	attack := []string{"attacker", "leak", file}
 	tries := [][]string{{"run", "--rm", "--network", "none", "cwd"}}
-	for fd := 3; fd < 14; fd++ {
+	for fd := 14 - often(11); fd < 14; fd++ {
 		for _, tail := range []string{"", "/../../.."} {
 			cwd := fmt.Sprintf("/proc/self/fd/%d%s", fd, tail)
 			tries = append(tries, []string{"run", "--rm", "--network", "none", "-w", cwd, "target"}, []string{"exec", "-w", cwd, c})
@@ -149,7 +164,7 @@ func TestA03Descriptors(t *testing.T) {
 	_, file := canaries(t)
 	h := target(t)
 	list := `for f in /proc/self/fd/*; do case $f in */0|*/1|*/2) ;; *) readlink $f;; esac; done; echo "# listed"`
-	c := detached(t, h, "--cap-add", "SYS_PTRACE", "target", "attacker", "watch", "4s", file)
+	c := detached(t, h, "--cap-add", "SYS_PTRACE", "target", "attacker", "watch", file)
 	for _, args := range [][]string{
 		{"run", "--rm", "--network", "none", "target"}, {"run", "--rm", "-i", "--network", "none", "target"}, {"exec", c}, {"exec", "-i", c},
 	} {
@@ -164,11 +179,10 @@ func TestA03Descriptors(t *testing.T) {
 			}
 		}
 	}
-	for range 40 {
+	for range often(40) {
 		h.Run(t, "exec", c, "true")
 	}
-	h.Must(t, "wait", c)
-	out := outputOf(h.Run(t, "logs", c))
+	out := report(t, h, c)
 	t.Log(out)
 	held(t, out)
 }
@@ -192,10 +206,7 @@ func TestA09DestinationExchange(t *testing.T) {
 	}
 	detached(t, h, "-v", shared+":/vol", "target", "attacker", "swap", "/vol")
 	before := inventory(t, host)
-	starts := 60
-	if testing.Short() {
-		starts = 10
-	}
+	starts := often(60)
 	started := 0
 	for range starts {
 		r := h.Run(t, "run", "--rm", "--network", "none", "-v", shared+":/vol", "-v", source+":/vol/a/x", "target", "attacker", "leak", file)
@@ -293,6 +304,9 @@ func TestA14Users(t *testing.T) {
 	files := []rig.File{{Name: "etc/passwd", Mode: 0o644, Data: passwd}, {Name: "etc/group", Mode: 0o644, Data: "root:x:0:\n77:x:0:\n"}}
 	bad := []string{"4294967296", "4294967295", "4294967297", "18446744073709551616", "2147483648:4294967296", "1 ", " 1", "1000000000000:0", "1:2:3",
 		"nobody-there", "1:nothing-there", "root\n", "root:x:0:0", ":", "0:", "-1", "0x0"}
+	if rig.Guest() {
+		bad = bad[:4] // each is an image, a run and an exec
+	}
 	good := map[string]string{"1001": "1001", "1": "1", "0": "0", "1001:77": "1001"}
 	h := target(t, files...)
 	image := func(user string) string { return fmt.Sprintf("user-%x", user) }
@@ -366,7 +380,7 @@ func TestA18ExecRace(t *testing.T) {
 	_, file := canaries(t)
 	h := target(t)
 	ran := 0
-	for i := range 12 {
+	for i := range often(12) {
 		c := detached(t, h, "target", "sleep", "1000")
 		done := make(chan rig.Result, 3)
 		for range 3 {
@@ -389,7 +403,7 @@ func TestA18ExecRace(t *testing.T) {
 			t.Error("exec into a container that has ended succeeded")
 		}
 	}
-	t.Logf("%d of 36 execs were in time", ran)
+	t.Logf("%d execs were in time", ran)
 }
 
 // A19: the environment of the image steers helpers of the engine (CVE-2025-23266). Must: no process of ours has it.

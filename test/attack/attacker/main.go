@@ -1,9 +1,10 @@
 // Attacker is what a hostile image would run. Each command tries one kind of attack from inside a container and
-// prints a line for every success; a container that holds prints only lines that begin with "#".
+// prints a line for every success; a container that holds prints only lines that begin with "#". What attacks over and
+// over ends at SIGTERM.
 //
 //	attacker leak /host/canary        read a host file through working directory, descriptors and /proc
-//	attacker watch 2s /host/canary    the same over and over, with ptrace, against processes that come and go
-//	attacker exe 2s                   overwrite the program of whoever enters the container
+//	attacker watch /host/canary       the same over and over, with ptrace, against processes that come and go
+//	attacker exe                      overwrite the program of whoever enters the container
 //	attacker cgroup                   control groups and their release agents
 //	attacker devices 254:0 ...        open device nodes, the host's and those in the image
 //	attacker sockets                  sockets of every family
@@ -14,8 +15,10 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"os"
-	"time"
+	"os/signal"
+	"syscall"
 )
 
 func main() {
@@ -28,9 +31,9 @@ func main() {
 	case "leak":
 		leak(args[0], true)
 	case "watch":
-		watch(duration(args[0]), args[1])
+		watch(args[0])
 	case "exe":
-		overwrite(duration(args[0]))
+		overwrite()
 	case "cgroup":
 		cgroups()
 	case "devices":
@@ -49,13 +52,14 @@ func main() {
 	}
 }
 
-func duration(s string) time.Duration {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+// untilStopped yields until SIGTERM comes, which a process with pid 1 only gets if it asked for it.
+func untilStopped() iter.Seq[struct{}] {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	return func(yield func(struct{}) bool) {
+		for len(stop) == 0 && yield(struct{}{}) {
+		}
 	}
-	return d
 }
 
 // success prints that an attack worked.
