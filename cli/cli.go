@@ -80,6 +80,7 @@ type global struct {
 	host    string
 	context string
 	store   Store
+	chosen  bool // the store, on the command line: then the engine here is meant, whatever DOCKER_HOST says
 	debug   bool
 	version bool
 	help    bool
@@ -122,6 +123,7 @@ func (a *app) execute(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return a.usageError(nil, err)
 	}
+	a.chosen = flags.Changed("root") || flags.Changed("run")
 	rest := flags.Args()
 	switch {
 	case a.version:
@@ -175,8 +177,8 @@ func (a *app) engine() (*client.Client, error) {
 		return a.client, nil
 	}
 	host := a.host
-	if host == "" && a.store == (Store{Root: os.Getenv("HULL_ROOT"), Run: os.Getenv("HULL_RUN")}) {
-		host = client.HostFromEnv() // --root and --run on the command line ask for the engine here
+	if host == "" && !a.chosen {
+		host = client.HostFromEnv()
 	}
 	if a.context != "" && a.context != "default" {
 		return nil, hint(errdef.NotImplemented("contexts are not read yet"), "Name the engine with --host.")

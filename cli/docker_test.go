@@ -90,6 +90,46 @@ func TestLikeDocker(t *testing.T) {
 	}
 }
 
+// TestFailsLikeDocker is the same where the engine refuses. Not so on purpose: a failed attach is the engine's failure
+// (125) as any other, and exec -d tells a missing command by 127.
+func TestFailsLikeDocker(t *testing.T) {
+	for _, tt := range []struct{ line, call, message string }{
+		{"run -d app:1 nosuch", "POST /containers/" + fakeID + "/start", "exec: nosuch: executable file not found in $PATH"},
+		{"run app:1 /etc", "POST /containers/" + fakeID + "/start", "exec /etc: permission denied"},
+		{"run --rm app:1", "POST /containers/" + fakeID + "/start", "no space left"},
+		{"run -d app:1", "POST /containers/create", "no space left"},
+		{"run app:1", "POST /containers/" + fakeID + "/wait", "not now"},
+		{"create app:1", "POST /containers/create", "no space left"},
+		{"start web", "POST /containers/web/start", "exec: nosuch: executable file not found in $PATH"},
+		{"start -a web", "POST /containers/" + fakeID + "/start", "exec: nosuch: executable file not found in $PATH"},
+		{"exec web nosuch", "POST /containers/web/exec", "not running"},
+		{"rm web", "DELETE /containers/web", "it is running"},
+		{"kill web", "POST /containers/web/kill", "it is not running"},
+		{"wait web", "POST /containers/web/wait", "not now"},
+		{"logs web", "GET /containers/" + fakeID + "/logs", "no log"},
+		{"rmi app:1", "DELETE /images/app:1", "in use"},
+		{"load", "POST /images/load", "no archive"},
+		{"import -", "POST /images/create", "no archive"},
+		{"ps", "GET /containers/json", "no"},
+		{"images", "GET /images/json", "no"},
+		{"inspect web", "GET /containers/web/json", "no"},
+	} {
+		t.Run(tt.line+" at "+tt.call, func(t *testing.T) {
+			f := newFake(t)
+			f.on("POST /containers/"+fakeID+"/attach", stream(false, "", "")) // a container that does not start writes nothing
+			f.on(tt.call, refuse(500, tt.message))
+			f.on(strings.ReplaceAll(tt.call, fakeID, "web"), refuse(500, tt.message))
+			want, got := f.docker("", strings.Fields(tt.line)...), f.hull("", strings.Fields(tt.line)...)
+			if want.code != got.code || want.stdout != got.stdout {
+				t.Errorf("want status %d and %q, got %d and %q\ndocker: %s\nhull:   %s", want.code, want.stdout, got.code, got.stdout, want.stderr, got.stderr)
+			}
+			if !strings.Contains(got.stderr, tt.message) {
+				t.Errorf("want %q, got %q", tt.message, got.stderr)
+			}
+		})
+	}
+}
+
 // settle brings both outputs to one form where the difference is none: the order of JSON fields, and that of the
 // repositories of an image, which with Docker's client is a matter of luck.
 func settle(line, s string) string {

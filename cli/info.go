@@ -105,11 +105,7 @@ func infoText(s system.Info) string {
 	line(1, "Total Memory", units.BytesSize(float64(s.MemTotal)))
 	line(1, "Name", s.Name)
 	line(1, "ID", s.ID)
-	rootDir := "Hull Root Dir"
-	if !strings.Contains(s.DockerRootDir, "hull") {
-		rootDir = "Docker Root Dir"
-	}
-	line(1, rootDir, s.DockerRootDir)
+	line(1, "Root Dir", s.DockerRootDir)
 	line(1, "Debug Mode", s.Debug)
 	line(1, "HTTP Proxy", s.HTTPProxy)
 	line(1, "HTTPS Proxy", s.HTTPSProxy)

@@ -48,7 +48,7 @@ func containerFlags(f *pflag.FlagSet) *options {
 
 	f.StringVar(&o.name, "name", "", "Name of the container")
 	f.StringVar(&o.cidfile, "cidfile", "", "Write the id of the container to this file")
-	f.StringVar(&o.platform, "platform", "", "Platform of the image, os/arch[/variant]")
+	f.StringVar(&o.platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Platform of the image, os/arch[/variant]")
 	f.StringVar(&o.pull, "pull", "missing", "When to pull the image: always, missing or never")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Say nothing about pulling")
 

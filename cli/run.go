@@ -82,11 +82,9 @@ func (r *run) do(ctx context.Context) error {
 }
 
 func (r *run) background(ctx context.Context) error {
-	if err := r.c.ContainerStart(ctx, r.id); err != nil {
-		return startStatus(err)
-	}
-	r.out.println(r.id)
-	return nil
+	err := r.c.ContainerStart(ctx, r.id)
+	r.out.println(r.id) // also of one that did not start: it is there, and somebody has to remove it
+	return startStatus(err)
 }
 
 func (r *run) foreground(ctx context.Context, in *interrupts) error {
@@ -104,6 +102,9 @@ func (r *run) foreground(ctx context.Context, in *interrupts) error {
 	defer waiting.Close()
 	r.Trace.Step("attached and waiting")
 	if err := r.c.ContainerStart(ctx, r.id); err != nil {
+		if ctx.Err() != nil { // nobody waits for what the engine would do about a start that failed
+			return r.giveUp(status(exitEngine, err))
+		}
 		return r.notStarted(waiting, err)
 	}
 	r.Trace.Step("started")

@@ -103,7 +103,7 @@ func (j *join) start(ctx context.Context) error {
 	}
 	defer w.Close()
 	if err := j.c.ContainerStart(ctx, j.info.ID); err != nil {
-		return in.or(startStatusOr1(err))
+		return in.or(err)
 	}
 	return j.stay(ctx, in, stream, w)
 }
