@@ -195,9 +195,12 @@ func usage(w io.Writer) {
 	}
 }
 
-// report tells the person, and writes to the log file where callers like containerd look for the reason.
+// report tells the person, and writes to the log file where callers like containerd look for the reason. With a log a
+// warning goes nowhere else: our stderr is that of the container.
 func (c *command) report(level, msg string) {
-	fmt.Fprintf(os.Stderr, "hull-runtime: %s\n", msg)
+	if c.log == "" || level == "error" {
+		fmt.Fprintf(os.Stderr, "hull-runtime: %s\n", msg)
+	}
 	if c.log == "" {
 		return
 	}

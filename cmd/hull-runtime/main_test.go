@@ -29,7 +29,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(oci(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if g, err := cgroup.Open(cgroup.Detect(), "hull-runtime"); err == nil {
+		g.Prune()
+	}
+	os.Exit(code)
 }
 
 // host is a state directory and a bundle of one test, and what it checks at the end.
@@ -610,6 +614,12 @@ func TestLogAndUsage(t *testing.T) {
 	data, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A warning with a log is no business of the container's stderr.
+	c := &command{log: log, logFormat: "text"}
+	c.report("warning", "beware")
+	if data, _ := os.ReadFile(log); !strings.Contains(string(data), `level=warning msg="beware"`) {
+		t.Errorf("log %q has no warning", data)
 	}
 	var line struct{ Level, Msg, Time string }
 	if err := json.Unmarshal(bytes.TrimSpace(data), &line); err != nil || line.Level != "error" || !strings.Contains(line.Msg, "nothing") {

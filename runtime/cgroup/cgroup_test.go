@@ -300,3 +300,78 @@ func TestRemoveNested(t *testing.T) {
 		})
 	}
 }
+
+// What nothing can kill is named, with its state, when the time is over; and it is killed as soon as it can be.
+func TestKillUninterruptible(t *testing.T) {
+	l := Detect()
+	g := mustMake(t, l, parent(t, l)+"/c", nil)
+	dir := frozenDisk(t)
+	cmd := start(t, g, "exec 3>"+dir.path+"/file; echo x >&3; sync -f "+dir.path+"/file; echo y >&3")
+	for i := 0; ; i++ {
+		if s := describe(cmd.Process.Pid); strings.Contains(s, "state D") {
+			break
+		}
+		if i == 200 {
+			t.Fatal("no process got stuck on the frozen file system: ", describe(cmd.Process.Pid))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	began := time.Now()
+	err := g.Kill(deadline(t, 200*time.Millisecond))
+	if !errors.Is(err, errdef.ErrDeadline) || !strings.Contains(err.Error(), fmt.Sprintf("process %d (sh) in state D", cmd.Process.Pid)) {
+		t.Errorf("Kill of a process in state D: %v", err)
+	}
+	if d := time.Since(began); d > 2*time.Second {
+		t.Errorf("Kill took %v, its deadline was 200 ms", d)
+	}
+	dir.thaw()
+	if err := g.Kill(deadline(t, 5*time.Second)); err != nil {
+		t.Errorf("Kill after the thaw: %v", err)
+	}
+}
+
+type disk struct {
+	path string
+	fd   int
+}
+
+// The ioctls of linux/fs.h, _IOWR('X', 119 and 120, int).
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
+
+// frozenDisk mounts a small file system and freezes it: whoever writes to it waits in state D.
+func frozenDisk(t *testing.T) *disk {
+	t.Helper()
+	image, d := filepath.Join(t.TempDir(), "image"), &disk{path: t.TempDir()}
+	if err := exec.Command("mkfs.ext4", "-q", image, "8M").Run(); err != nil {
+		t.Skip("mkfs.ext4: ", err)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, d.path).CombinedOutput(); err != nil {
+		t.Skipf("cannot mount a loop device here: %s", out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", d.path).CombinedOutput(); err != nil {
+			t.Errorf("umount: %s", out)
+		}
+	})
+	var err error
+	if d.fd, err = open(d.path, unix.O_DIRECTORY); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetInt(d.fd, fiFreeze, 0); err != nil {
+		unix.Close(d.fd)
+		t.Skip("freeze: ", err)
+	}
+	t.Cleanup(d.thaw)
+	return d
+}
+
+func (d *disk) thaw() {
+	if d.fd >= 0 {
+		unix.IoctlSetInt(d.fd, fiThaw, 0)
+		unix.Close(d.fd)
+		d.fd = -1
+	}
+}

@@ -51,6 +51,14 @@ func (g *Group) Remove(ctx context.Context) error {
 	}
 }
 
+// Prune removes the group wherever nothing is in it, neither processes nor groups, and leaves it be elsewhere. It is
+// for the parents that Make made: they stay when the last container goes, because another may be on its way in.
+func (g *Group) Prune() {
+	for _, d := range g.dirs {
+		unix.Rmdir(d.path)
+	}
+}
+
 // rmdirs removes the group's directories, as far as they have nothing below and no process in them. The v2 one, which
 // a process enters first and whose groups are killed as a whole, goes first: while it stays, all stay.
 func (g *Group) rmdirs() error {
