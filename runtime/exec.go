@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"hull/errdef"
 	"hull/kernel"
 	"hull/runtime/cgroup"
 
@@ -28,6 +29,10 @@ func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (
 	group, err := cgroup.Open(cgroup.Detect(), cfg.cgroupPath())
 	if err != nil {
 		return nil, err
+	}
+	if group.Frozen() {
+		// The process would stop on its way in, and we with it.
+		return nil, errdef.Conflict("the container is paused, unpause the container before exec")
 	}
 	if b.door, err = group.Door(); err != nil {
 		return nil, err

@@ -73,12 +73,8 @@ func execute(c *command) error {
 	if err := checkTerminal(p.Terminal, o.console, o.detach); err != nil {
 		return err
 	}
-	switch s := k.status(); {
-	case s == stopped || s == creating:
+	if s := k.status(); s == stopped || s == creating {
 		return errdef.Conflict("cannot exec in a %s container", s)
-	case s == paused:
-		// The process would stop on its way in, and we with it.
-		return errdef.Conflict("cannot exec in a paused container (resume it first)")
 	}
 	t, err := c.target(k)
 	if err != nil {

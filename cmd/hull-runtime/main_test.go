@@ -239,7 +239,7 @@ func TestLifecycle(t *testing.T) {
 	}
 	h.must("pause", id)
 	h.waitStatus(id, paused)
-	h.fails("paused container", "exec", id, "true")
+	h.fails("the container is paused", "exec", id, "true")
 	h.must("kill", id, "KILL") // of a paused one
 	h.waitStatus(id, stopped)
 	h.fails("cannot start a container that has stopped", "start", id)
