@@ -577,23 +577,6 @@ func inUserNS(ctx context.Context, ns *os.File, steps func(*kernel.Program)) err
 	steps(p)
 	p.Exit(0)
 
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return err
-	}
-	defer unix.Close(pipe[0])
-	pid, pidfd, err := p.Fork(kernel.ForkOptions{})
-	unix.Close(pipe[1])
-	if err != nil {
-		return err
-	}
-	defer unix.Close(pidfd)
-	err = p.Wait(ctx, pipe[0], 0)
-	if err != nil {
-		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // gone already unless the call hangs
-	}
-	if _, e := kernel.Reap(pid); e != nil {
-		err = errors.Join(err, e)
-	}
+	_, err = runProgram(ctx, p)
 	return err
 }

@@ -56,7 +56,7 @@ func (e *Engine) dissolve(id string) error {
 		return err
 	}
 	_ = unix.Rmdir(e.dir(id)) // only ever removes the empty directory of a half-made container
-	return state.Remove(dir)
+	return e.discard(dir)
 }
 
 // enterLimbo makes and locks the limbo directory of a new container.

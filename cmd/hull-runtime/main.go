@@ -5,7 +5,7 @@
 //	hull-runtime start ID
 //	hull-runtime exec ID COMMAND
 //	hull-runtime kill ID KILL; hull-runtime delete ID
-//	hull-runtime monitor DIR                    (by hull only)
+//	hull-runtime monitor DIR                    (by hull only, as is discard DIR)
 //
 // Beware: it is executed once for every start of a container, so nothing it imports may do work before main.
 package main
@@ -71,6 +71,9 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "monitor" {
 		os.Exit(monitor.Main(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "discard" {
+		os.Exit(discard(os.Args[2:]))
 	}
 	os.Exit(oci(os.Args[1:]))
 }

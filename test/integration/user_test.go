@@ -120,4 +120,8 @@ set +e`)
 	if got := h.Must(t, "run", "--rm", "--network", "none", "busybox", "cat", "/proc/self/uid_map"); !strings.Contains(got, "700000") {
 		t.Errorf("the range of /etc/subuid is not used: %q", got)
 	}
+	// What belongs to a sub-id is out of the user's own reach.
+	h.Must(t, "run", "--name", "giver", "--network", "none", "busybox", "sh", "-c", "mkdir -m 700 /d && touch /d/x && chown -R app /d")
+	h.Must(t, "rm", "giver")
+	h.Must(t, "run", "--rm", "--network", "none", "busybox", "sh", "-c", "mkdir -m 700 /d && touch /d/x && chown -R app /d")
 }

@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"hull/kernel"
+	"hull/state"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// discard removes a tree that a container wrote to. What belongs to the sub-ids of an ordinary user is out of that
+// user's reach; root of the user namespace of the user's containers removes it.
+func (e *Engine) discard(dir string) error {
+	err := state.Remove(dir)
+	if err == nil || os.Geteuid() == 0 || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	ids, idErr := ownIDs()
+	if idErr != nil || len(ids.uids) == 1 {
+		return err
+	}
+	if e := e.discardInside(dir, ids); e != nil {
+		return fmt.Errorf("%w; as root of the user namespace: %w", err, e)
+	}
+	return nil
+}
+
+// discardInside runs hull-runtime discard in a user namespace with these ids.
+func (e *Engine) discardInside(dir string, ids *idMap) error {
+	binary, err := e.runtime()
+	if err != nil {
+		return err
+	}
+	ns, err := kernel.NewUserNS(kernelMap(ids.uids), kernelMap(ids.gids))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	p, err := kernel.NewProgram()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	p.Call("enter user namespace", unix.SYS_SETNS, int(ns.Fd()), unix.CLONE_NEWUSER)
+	p.Call("become root", unix.SYS_SETRESGID, 0, 0, 0)
+	p.Call("become root", unix.SYS_SETRESUID, 0, 0, 0)
+	p.Call("run hull-runtime", unix.SYS_EXECVE, binary, p.Strings([]string{"hull-runtime", "discard", dir}), p.Strings(nil))
+	// A minute is for a tree of millions of files; nobody waits for it in vain, for nothing in there can block.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	status, err := runProgram(ctx, p)
+	if err == nil && status.ExitStatus() != 0 {
+		err = fmt.Errorf("exit status %d", status.ExitStatus())
+	}
+	return err
+}
+
+// runProgram forks p and waits for the end of the process, which is killed when ctx ends before it has executed.
+func runProgram(ctx context.Context, p *kernel.Program) (unix.WaitStatus, error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return 0, err
+	}
+	defer unix.Close(pipe[0])
+	pid, pidfd, err := p.Fork(kernel.ForkOptions{})
+	unix.Close(pipe[1])
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(pidfd)
+	err = p.Wait(ctx, pipe[0], 0)
+	if err != nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // gone already unless the call hangs
+	}
+	status, reapErr := kernel.Reap(pid)
+	return status, errors.Join(err, reapErr)
+}
+
+func kernelMap(m []specs.LinuxIDMapping) []kernel.IDMap {
+	out := make([]kernel.IDMap, len(m))
+	for i, l := range m {
+		out[i] = kernel.IDMap{Inside: l.ContainerID, Outside: l.HostID, Size: l.Size}
+	}
+	return out
+}
