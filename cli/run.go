@@ -75,6 +75,9 @@ func (r *run) do(ctx context.Context) error {
 		return interrupts.or(status(exitEngine, err))
 	}
 	r.Trace.Step("created")
+	if err := interrupts.check(); err != nil {
+		return interrupts.or(r.giveUp(err))
+	}
 	if r.detach {
 		return interrupts.or(r.background(ctx))
 	}
@@ -101,6 +104,9 @@ func (r *run) foreground(ctx context.Context, in *interrupts) error {
 	}
 	defer waiting.Close()
 	r.Trace.Step("attached and waiting")
+	if err := in.check(); err != nil {
+		return r.giveUp(err)
+	}
 	if err := r.c.ContainerStart(ctx, r.id); err != nil {
 		if ctx.Err() != nil { // nobody waits for what the engine would do about a start that failed
 			return r.giveUp(status(exitEngine, err))

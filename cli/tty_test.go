@@ -214,24 +214,62 @@ func TestSignalOnTerminal(t *testing.T) {
 	}
 }
 
-// TestInterruptedStart: a signal while the container is made cancels the work, and --rm takes back what was made.
+// TestInterruptedStart: a signal while the container is made lets the step come to its end, or cuts it off when it
+// comes again; --rm takes back what was made.
 func TestInterruptedStart(t *testing.T) {
-	f := newFake(t)
-	begun, cancelled := make(chan struct{}), make(chan struct{})
-	f.on("POST /containers/"+fakeID+"/attach", func(w http.ResponseWriter, r *http.Request) {
-		close(begun)
-		<-r.Context().Done()
-		close(cancelled)
-	})
-	f.on("DELETE /containers/"+fakeID, empty(http.StatusNoContent))
-	p, cmd := f.terminal("run", "--rm", "app:1")
-	<-begun
-	cmd.Process.Signal(syscall.SIGINT)
-	<-cancelled
-	if code := p.Wait(); code != 128+int(syscall.SIGINT) {
-		t.Errorf("exit status: want 130, got %d; %s", code, p.Seen())
+	for _, again := range []bool{false, true} {
+		f := newFake(t)
+		begun, signalled := make(chan struct{}), make(chan struct{})
+		f.on("POST /containers/"+fakeID+"/attach", func(w http.ResponseWriter, r *http.Request) {
+			close(begun)
+			if again {
+				<-r.Context().Done()
+				return
+			}
+			<-signalled
+			stream(false, "", "")(w, r)
+		})
+		f.on("DELETE /containers/"+fakeID, empty(http.StatusNoContent))
+		p, cmd := f.terminal("run", "--rm", "app:1")
+		<-begun
+		cmd.Process.Signal(syscall.SIGINT)
+		if again {
+			cmd.Process.Signal(syscall.SIGTERM)
+		} else {
+			time.Sleep(50 * time.Millisecond) // until it is noted; too short only makes the test weaker
+			close(signalled)
+		}
+		if code := p.Wait(); code <= 128 {
+			t.Errorf("again %v: want a status of a signal, got %d; %s", again, code, p.Seen())
+		}
+		f.eventually("removal", func(list []request) bool {
+			if asked("POST /containers/" + fakeID + "/start")(list) {
+				t.Errorf("again %v: it was started although it was interrupted", again)
+			}
+			return asked("DELETE /containers/" + fakeID + "?force=1&v=1")(list)
+		})
 	}
-	f.eventually("removal", asked("DELETE /containers/"+fakeID+"?force=1&v=1"))
+}
+
+// TestEarlySignal: one that comes while the container starts reaches it.
+func TestEarlySignal(t *testing.T) {
+	f := newFake(t)
+	s := newShell(f)
+	begun, signalled := make(chan struct{}), make(chan struct{})
+	f.on("POST /containers/"+fakeID+"/start", func(w http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-signalled
+	})
+	p, cmd := f.terminal("run", "app:1")
+	<-begun
+	cmd.Process.Signal(syscall.SIGTERM)
+	time.Sleep(50 * time.Millisecond)
+	close(signalled)
+	f.eventually("the signal", asked("POST /containers/"+fakeID+"/kill?signal=SIGTERM"))
+	s.release()
+	if code := p.Wait(); code != 3 {
+		t.Errorf("exit status: want 3, got %d; %s", code, p.Seen())
+	}
 }
 
 // TestAttachRedraws: the size changes and changes back, so that a shell shows its prompt again.
