@@ -30,11 +30,12 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if err := e.ready(); err != nil {
 		return "", nil, err
 	}
-	if id = newID(); soon {
-		e.prestart(id)
+	ahead := newID()
+	if soon {
+		e.prestart(ahead)
 		defer func() {
 			if err != nil {
-				e.dropHead(id)
+				e.dropHead(ahead) // a return has emptied id
 			}
 		}()
 	}
@@ -49,7 +50,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if err := checkPlatform(cfg, &img.Config); err != nil {
 		return "", nil, err
 	}
-	r := &record{ID: id, Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
+	r := &record{ID: ahead, Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
 	for _, l := range img.Layers {
 		r.Layers = append(r.Layers, l.ChainID)
 	}

@@ -485,3 +485,16 @@ func TestConfinement(t *testing.T) {
 		t.Errorf("the file made inside is not root's outside: %v", err)
 	}
 }
+
+// TestRefusedCreateLeavesNoMonitor: what was spawned ahead of a create that is refused is gone with it.
+func TestRefusedCreateLeavesNoMonitor(t *testing.T) {
+	e := real(t)
+	for range 10 {
+		if _, _, err := e.Create(t.Context(), "", &Config{Image: "nothing-here"}, &Host{}, true); !errors.Is(err, errdef.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if len(e.heads.of) != 0 {
+			t.Error("a monitor is still kept for it")
+		}
+	}
+}
