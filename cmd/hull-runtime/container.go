@@ -153,6 +153,9 @@ func (k *container) config() *runtime.Config {
 
 func (k *container) group() (*cgroup.Group, error) { return cgroup.Open(cgroup.Detect(), k.Cgroup) }
 
+// ownCgroup is the control group of a container whose configuration names none.
+func ownCgroup(id string) string { return "hull-runtime/" + id }
+
 // status asks the kernel.
 func (k *container) status() specs.ContainerState {
 	if k.Pid == 0 {
@@ -222,6 +225,11 @@ func (k *container) remove(ctx context.Context) error {
 	}
 	if err := g.Destroy(ctx); err != nil {
 		return err
+	}
+	if k.Cgroup == ownCgroup(k.ID) {
+		if g, err := cgroup.Open(cgroup.Detect(), filepath.Dir(k.Cgroup)); err == nil {
+			g.Prune()
+		}
 	}
 	return state.Remove(k.dir)
 }

@@ -87,7 +87,7 @@ func (c *command) create(id string, o *createOptions, detached bool) (_ *made, e
 		k.Rootfs = filepath.Join(bundle, k.Rootfs)
 	}
 	if k.Cgroup == "" {
-		k.Cgroup = "hull-runtime/" + id
+		k.Cgroup = ownCgroup(id)
 	}
 	unlock, err := k.claim(c)
 	if err != nil {

@@ -29,11 +29,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(oci(os.Args[1:]))
 	}
-	code := m.Run()
-	if g, err := cgroup.Open(cgroup.Detect(), "hull-runtime"); err == nil {
-		g.Prune()
-	}
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 // host is a state directory and a bundle of one test, and what it checks at the end.

@@ -127,16 +127,12 @@ func Make(l Layout, path string, res *specs.LinuxResources) (*Group, []string, e
 // make makes the directory of a group whose path below the hierarchy is p, and says whether it was new.
 func (d *groupDir) make(p string) (bool, error) {
 	err := unix.Mkdir(d.path, 0o755)
-	if err == unix.ENOENT {
-		// Another process may remove the parents while we make them; then once more.
-		for range 3 {
-			if err = d.makeParents(p); err != nil {
-				return false, err
-			}
-			if err = unix.Mkdir(d.path, 0o755); err != unix.ENOENT {
-				break
-			}
+	for try := 0; gone(err) && try < 20; try++ {
+		// Another process may prune the parents while we make them; then once more.
+		if err := d.makeParents(p); err != nil && !gone(err) {
+			return false, err
 		}
+		err = unix.Mkdir(d.path, 0o755)
 	}
 	switch err {
 	case nil:
@@ -192,6 +188,13 @@ func (d *groupDir) prepare() error {
 	if v, err := get(d.path + "/cpuset.mems"); err != nil || v != "" {
 		return err // the second of the two that are copied
 	}
+	above := groupDir{d.hierarchy, path.Dir(d.path)}
+	if above.path != d.top {
+		// Another process may have made it and not yet come to filling it.
+		if err := above.prepare(); err != nil {
+			return err
+		}
+	}
 	for _, name := range []string{"/cpuset.cpus", "/cpuset.mems"} {
 		v, err := get(d.path + name)
 		if err != nil {
@@ -200,7 +203,7 @@ func (d *groupDir) prepare() error {
 		if v != "" {
 			continue
 		}
-		if v, err = get(path.Dir(d.path) + name); err != nil {
+		if v, err = get(above.path + name); err != nil {
 			return err
 		}
 		if err := put(d.path+name, v); err != nil {

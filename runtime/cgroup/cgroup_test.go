@@ -375,3 +375,50 @@ func (d *disk) thaw() {
 		d.fd = -1
 	}
 }
+
+// The first containers of an engine start at once: none may find the common parent half made, or pruned away.
+func TestMakeTogether(t *testing.T) {
+	for name, l := range layouts(t) {
+		t.Run(name, func(t *testing.T) {
+			top := parent(t, l)
+			prune, err := Open(l, top+"/p")
+			if err != nil {
+				t.Fatal(err)
+			}
+			errs := make(chan error)
+			const many = 8
+			for i := range many {
+				go func() {
+					for range 10 {
+						g, _, err := Make(l, fmt.Sprintf("%s/p/%d", top, i), nil)
+						if err != nil {
+							errs <- err
+							return
+						}
+						if dir := g.dir("cpuset"); dir != "" {
+							if v, err := get(dir + "/cpuset.cpus"); err != nil || v == "" {
+								errs <- fmt.Errorf("cpus of a new group: %q, %w", v, err)
+								return
+							}
+						}
+						if err := g.Destroy(t.Context()); err != nil {
+							errs <- err
+							return
+						}
+						prune.Prune()
+					}
+					errs <- nil
+				}()
+			}
+			for range many {
+				if err := <-errs; err != nil {
+					t.Error(err)
+				}
+			}
+			prune.Prune()
+			if prune.Exists() {
+				t.Error("the parent is left")
+			}
+		})
+	}
+}
