@@ -221,9 +221,10 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, bin 
 		prog.Call("enter cgroup", unix.SYS_WRITE, fd, "0", 1).Allow(unix.EACCES, unix.EPERM, unix.ENOSPC, unix.ENODEV)
 	}
 	prog.Call("start session", unix.SYS_SETSID)
-	// nohup and shells leave these ignored, Go leaves them so, and the container would inherit it. All others have
-	// handlers in every Go program, which execve takes away.
-	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT} {
+	// nohup and shells leave the first two ignored, glibc's posix_spawn (GNU make) the signals of its own threads; Go
+	// leaves them so, and the container would inherit it. All others have handlers in every Go program, which execve
+	// takes away.
+	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, 32, 33, 34} {
 		prog.Call("reset "+sig.String(), unix.SYS_RT_SIGACTION, int(sig), make([]byte, sigactionSize), nil, sigsetSize)
 	}
 	prog.Call("change to /", unix.SYS_CHDIR, "/")
