@@ -44,7 +44,8 @@ func TestBox(t *testing.T) {
 	p.Expect(prompt)
 	p.Send("cat /tmp/text\n")
 	p.Expect("\nhello\r\n")
-	p.Send("sleep 1000\n")
+	p.Send("sh -c 'echo ready; sleep 1000'\n")
+	p.Expect("\nready") // a ^Z typed before is only a character of the next line
 	p.Send("\x1a")
 	p.Expect("Stopped")
 	p.Send("exit 5\n")
