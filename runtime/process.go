@@ -279,12 +279,17 @@ func (b *boot) stdio() error {
 	}
 	for i, fd := range from {
 		b.prog.Call("set stdio", unix.SYS_DUP3, fd, i, 0)
-		if files[i] != nil && b.user.uid != 0 {
-			// A user other than root must be able to reopen /dev/stdout; a file of the host's stays whose it is.
+		if b.user.uid != 0 && isPipe(fd) {
+			// A user other than root must be able to reopen /dev/stdout; a file of the host's (/dev/null!) stays whose it is.
 			b.prog.Call("chown stdio", unix.SYS_FCHOWN, i, b.user.uid, int(-1)).Allow(unix.EINVAL, unix.EPERM, unix.EROFS, unix.EOVERFLOW)
 		}
 	}
 	return b.preserve()
+}
+
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
 func (b *boot) preserve() error {

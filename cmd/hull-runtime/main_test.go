@@ -276,6 +276,11 @@ func TestExec(t *testing.T) {
 	if out := h.must("exec", "-e", "MORE=1", "--cwd", "/tmp", "-u", "5:6", id, "sh", "-c", "pwd; id -u; id -g; echo $OF $MORE $SECRET"); out != "/tmp\n5\n6\ncontainer 1\n" {
 		t.Errorf("exec: %q", out)
 	}
+	// Those were the files of the host that became its stdio: stdin was /dev/null.
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/null", &st); err != nil || st.Uid != 0 {
+		t.Errorf("/dev/null of the host belongs to %d, %v", st.Uid, err)
+	}
 	if _, _, code := h.run("exec", id, "sh", "-c", "exit 9"); code != 9 {
 		t.Errorf("exit code %d, want 9", code)
 	}
