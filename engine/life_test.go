@@ -286,6 +286,26 @@ func TestStopKillRemove(t *testing.T) {
 	}
 }
 
+// TestNothingWritten: a container that writes nothing has an empty writable layer, though its image has no place for
+// /etc/hosts; and killed half way, the making of that layer is finished by the next start.
+func TestNothingWritten(t *testing.T) {
+	e := real(t)
+	r := with(t, e, nil, "sh", "-c", "cat /etc/hosts /etc/resolv.conf")
+	if err := os.MkdirAll(filepath.Join(e.dir(r.ID), "rw", "upper"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, exit := run(t, e, r); exit.Code != 0 || out != localHosts {
+		t.Errorf("want its hosts, got %q, %+v", out, exit)
+	}
+	upper := e.Files(&Container{ID: r.ID}).Upper
+	if names, err := readNames(upper); err != nil || len(names) > 0 {
+		t.Errorf("in the writable layer: %v, %v", names, err)
+	}
+	if st, err := os.Stat(upper); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("the mode of / is %v, %v", st.Mode(), err)
+	}
+}
+
 // TestAutoRemoveStopped: whoever ends a container that removes itself returns when it is gone.
 func TestAutoRemoveStopped(t *testing.T) {
 	e := real(t)

@@ -141,19 +141,19 @@ func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 	for _, l := range slices.Backward(c.Layers) {
 		o.Lower = append(o.Lower, e.layerDir(l))
 	}
+	skeleton, err := e.skeleton()
+	if err != nil {
+		return nil, err
+	}
+	o.Lower = append(o.Lower, skeleton)
 	var top unix.Stat_t
-	top.Mode = 0o755
-	if len(o.Lower) > 0 {
-		if err := unix.Stat(o.Lower[0], &top); err != nil {
-			return nil, errdef.As(errdef.ErrCorrupt, errors.New("a layer of image "+c.Image+" is missing: load the image again: "+err.Error()))
-		}
+	if err := unix.Stat(o.Lower[0], &top); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, errors.New("a layer of image "+c.Image+" is missing: load the image again: "+err.Error()))
 	}
-	if err := os.Mkdir(rw, 0o700); os.IsExist(err) {
+	if _, err := os.Lstat(o.Work); err == nil { // made last: everything is there
 		return o, nil
-	} else if err != nil {
-		return nil, e.storeError(err)
 	}
-	for _, d := range []string{o.Upper, o.Work} {
+	for _, d := range []string{rw, o.Upper} {
 		if err := os.Mkdir(d, 0o700); err != nil && !os.IsExist(err) {
 			return nil, e.storeError(err)
 		}
@@ -162,9 +162,11 @@ func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 		return nil, err
 	}
 	if os.Geteuid() == 0 && (top.Uid != 0 || top.Gid != 0) {
-		return o, unix.Chown(o.Upper, int(top.Uid), int(top.Gid))
+		if err := unix.Chown(o.Upper, int(top.Uid), int(top.Gid)); err != nil {
+			return nil, err
+		}
 	}
-	return o, nil
+	return o, e.storeError(os.Mkdir(o.Work, 0o700))
 }
 
 // runtime returns the path of hull-runtime, extracting it into the store when it is not there yet.

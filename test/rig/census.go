@@ -253,7 +253,7 @@ func (h *Hull) files() []string {
 			}
 			rel, _ := filepath.Rel(h.Dir, path)
 			switch {
-			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log":
+			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", strings.HasPrefix(rel, "root/skeleton-"):
 				return filepath.SkipDir
 			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
 			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo":
