@@ -102,7 +102,16 @@ func TestTmux(t *testing.T) {
 	t.Cleanup(func() { exec.Command(tmux, "-S", socket, "kill-server").Run() })
 	see := func(want string) {
 		t.Helper()
-		rig.Eventually(t, "the screen shows "+want, func() bool { return strings.Contains(run("capture-pane", "-p", "-t", "s"), want) })
+		screen := ""
+		defer func() {
+			if t.Failed() {
+				t.Logf("the screen:\n%s", screen)
+			}
+		}()
+		rig.Eventually(t, "the screen shows "+want, func() bool {
+			screen = run("capture-pane", "-p", "-t", "s")
+			return strings.Contains(screen, want)
+		})
 	}
 	see("/ #")
 	run("send-keys", "-t", "s", "stty size; echo $((6*7))", "Enter")
@@ -112,8 +121,8 @@ func TestTmux(t *testing.T) {
 	see("front42") // the terminal is theirs now
 	run("send-keys", "-t", "s", "C-z", "")
 	see("Stopped")
-	run("send-keys", "-t", "s", "fg", "Enter")
-	run("send-keys", "-t", "s", "C-c", "")
+	run("send-keys", "-t", "s", "exit 6", "Enter")
+	see("You have stopped jobs")
 	run("send-keys", "-t", "s", "exit 6", "Enter")
 	see("ended 6")
 	run("kill-server")
