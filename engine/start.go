@@ -133,6 +133,9 @@ func writeJSON(path string, v any) error {
 	return state.Write(path, b)
 }
 
+// maxLower is how many lower directories overlayfs takes.
+const maxLower = 500
+
 // overlay names the layers of the container's root and makes its writable one, which takes owner and mode of "/"
 // from the image: overlayfs shows those of the upper directory.
 func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
@@ -141,11 +144,13 @@ func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 	for _, l := range slices.Backward(c.Layers) {
 		o.Lower = append(o.Lower, e.layerDir(l))
 	}
-	skeleton, err := e.skeleton()
-	if err != nil {
-		return nil, err
+	if len(o.Lower) < maxLower {
+		skeleton, err := e.skeleton()
+		if err != nil {
+			return nil, err
+		}
+		o.Lower = append(o.Lower, skeleton)
 	}
-	o.Lower = append(o.Lower, skeleton)
 	var top unix.Stat_t
 	if err := unix.Stat(o.Lower[0], &top); err != nil {
 		return nil, errdef.As(errdef.ErrCorrupt, errors.New("a layer of image "+c.Image+" is missing: load the image again: "+err.Error()))
