@@ -320,8 +320,7 @@ func (l *lab) pss(ctx context.Context, o options) error {
 	var kib, monitors int
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
-		exe, _ := os.Readlink(p + "/exe")
-		if !strings.HasPrefix(exe, l.dir) || filepath.Base(exe) != "hull-runtime" {
+		if !l.isMonitor(p) {
 			continue
 		}
 		b, err := os.ReadFile(p + "/smaps_rollup")
@@ -356,10 +355,18 @@ func (l *lab) pss(ctx context.Context, o options) error {
 	}
 	left := 0
 	for _, p := range procs {
-		if exe, _ := os.Readlink(p + "/exe"); strings.HasPrefix(exe, l.dir) {
+		if l.isMonitor(p) {
 			left++
 		}
 	}
 	l.facts = append(l.facts, fmt.Sprintf("Processes of Hull after the last container was removed: %d.", left))
 	return nil
+}
+
+// isMonitor says whether the process whose directory in /proc is p is a monitor of ours. The program is executed from a
+// mount of its directory, so its path says nothing; its argument does.
+func (l *lab) isMonitor(p string) bool {
+	exe, _ := os.Readlink(p + "/exe")
+	args, _ := os.ReadFile(p + "/cmdline")
+	return filepath.Base(exe) == "hull-runtime" && bytes.Contains(args, []byte("\x00"+l.dir))
 }

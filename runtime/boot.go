@@ -50,6 +50,7 @@ type boot struct {
 	fifo     int
 	hooks    [2]int // pipe: a byte says that BeforePivot succeeded
 	wait     bool   // for Start, before execve
+	apart    bool   // the second child gets memory of its own
 	outlives bool   // the caller: its end is not the end of the process
 
 	pid, pidfd kernel.Reg
@@ -177,7 +178,7 @@ func (b *boot) clone() {
 	flags := uint64(unix.CLONE_PARENT) | b.newNS&^(unix.CLONE_NEWUSER|unix.CLONE_NEWTIME)
 	// Who waits cannot share our memory, for we would wait too. Before Linux 6.2 a process that shares memory could
 	// not be born into, nor exec into, another time namespace.
-	if !b.wait && (b.newNS&unix.CLONE_NEWTIME == 0 || kernel.AtLeast(6, 2)) {
+	if !b.wait && !b.apart && (b.newNS&unix.CLONE_NEWTIME == 0 || kernel.AtLeast(6, 2)) {
 		flags |= kernel.VFork
 	}
 	in := p.NewLabel()

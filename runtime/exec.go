@@ -26,6 +26,9 @@ func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (
 	if err != nil {
 		return nil, err
 	}
+	// Without a user namespace a container with CAP_SYS_PTRACE can trace the new process before execve: it must not
+	// reach the caller's memory through it.
+	b.apart = b.userns == nil
 	group, err := cgroup.Open(cgroup.Detect(), cfg.cgroupPath())
 	if err != nil {
 		return nil, err
@@ -67,7 +70,7 @@ func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (
 		return nil, err
 	}
 	// setns into a time namespace is refused while memory is shared (EUSERS): such a fork copies the page tables.
-	opts := kernel.ForkOptions{ShareMemory: flags&unix.CLONE_NEWTIME == 0, ShareFiles: true}
+	opts := kernel.ForkOptions{ShareMemory: flags&unix.CLONE_NEWTIME == 0 && !b.apart, ShareFiles: true}
 	if b.door.Dir >= 0 {
 		opts.CgroupFD = b.door.Dir
 	}
