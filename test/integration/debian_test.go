@@ -68,8 +68,8 @@ func jobControl(t *testing.T, p *rig.Terminal) {
 	p.Send("sleep 0.3; echo now $(stty size)\n")
 	p.Expect("now 40 120")
 	// stop, background, foreground, interrupt
-	p.Send("sleep 1000\n")
-	p.Expect("sleep 1000\r\n")
+	p.Send("sh -c 'echo read$((7 * 1))y; exec sleep 1000'\n")
+	p.Expect("read7y") // a ^Z typed before is only a character of the next line
 	p.Send("\x1a")
 	p.Expect("Stopped")
 	p.Send("jobs; bg; jobs; fg\n")

@@ -163,12 +163,22 @@ func (h *Hull) close(t testing.TB) {
 	}
 }
 
+// removeGroup removes a cgroup whose processes have been killed, which takes them a moment.
+func removeGroup(dir string) error {
+	for end := time.Now().Add(Patience(10 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+		err := os.Remove(dir)
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // Destroy kills every process of the engine and removes its cgroups, claims and mounts, not its store.
 func (h *Hull) Destroy(t testing.TB) {
 	t.Helper()
 	h.Kill(t)
 	for _, dir := range h.allCgroups() { // deepest first
-		if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeGroup(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("remove cgroup: %v", err)
 		}
 	}
