@@ -48,11 +48,18 @@ func IDMapMount(fd int, ns *os.File, recursive bool) error {
 		flags |= unix.AT_RECURSIVE
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
-	if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
+	err := unix.MountSetattr(fd, "", flags, &attr)
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", ErrNoIDMap, err)
+	}
+	if err != nil {
 		return fmt.Errorf("id-map mount: %w", err)
 	}
 	return nil
 }
+
+// ErrNoIDMap says that a mount cannot be id-mapped: its file system, on this kernel, does not support it.
+var ErrNoIDMap = errors.New("the file system maps no ids")
 
 // Overlay is a root file system of overlayfs.
 type Overlay struct {

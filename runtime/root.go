@@ -29,6 +29,10 @@ func (b *boot) openRoot() error {
 			k.Owner, _ = outside(b.spec.Linux.UIDMappings, 0)
 		}
 		fd, err := k.Mount()
+		if errors.Is(err, kernel.ErrNoIDMap) {
+			return errdef.Unavailable("this kernel cannot map ids on the file system of the store (%w): choose another "+
+				"place for it with --root, or give up the user namespace with --userns=host", err)
+		}
 		if err != nil {
 			return fmt.Errorf("root file system: %w", err)
 		}
