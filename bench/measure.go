@@ -28,6 +28,7 @@ type lab struct {
 	trace     string
 	programs  string
 	container string
+	load      string // average, before anything was measured
 }
 
 func bench(ctx context.Context, o options) (err error) {
@@ -67,6 +68,9 @@ func open(ctx context.Context) (*lab, error) {
 		return nil, err
 	}
 	l := &lab{dir: dir, programs: bin}
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		l.load, _, _ = strings.Cut(string(b), " ")
+	}
 	l.env = append(os.Environ(), "HULL_ROOT="+dir+"/a/root", "HULL_RUN="+dir+"/a/run")
 	l.crowded = append(os.Environ(), "HULL_ROOT="+dir+"/b/root", "HULL_RUN="+dir+"/b/run")
 	rootfs := dir + "/rootfs"

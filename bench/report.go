@@ -21,8 +21,8 @@ them, and does nothing else. Why a figure is what it is: [design notes](design),
 func (l *lab) report(o options) error {
 	var b strings.Builder
 	b.WriteString(intro)
-	fmt.Fprintf(&b, "%s, commit %s, %s, Linux %s, %d cores, %s.\n\n", time.Now().UTC().Format("2006-01-02"),
-		said("git", "rev-parse", "--short", "HEAD"), cpu(), said("uname", "-r"), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "%s, commit %s, %s, Linux %s, %d cores, %s; load average when it began: %s.\n\n", time.Now().UTC().Format("2006-01-02"),
+		said("git", "rev-parse", "--short", "HEAD"), cpu(), said("uname", "-r"), runtime.NumCPU(), runtime.Version(), l.load)
 	b.WriteString("| what | median | against | median | ratio | at most | |\n| --- | ---: | --- | ---: | ---: | ---: | --- |\n")
 	for _, r := range l.rows {
 		ratio := float64(r.a) / float64(r.b)
