@@ -215,6 +215,12 @@ func stream(tty bool, stdout, stderr string) http.HandlerFunc {
 			io.WriteString(c, stdout)
 			return
 		}
+		// What a client still sends is taken, or the kernel answers it with a reset that overtakes our output.
+		defer func() {
+			c.(interface{ CloseWrite() error }).CloseWrite()
+			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			io.Copy(io.Discard, rw)
+		}()
 		c.Write(frame(1, stdout))
 		if r.URL.Query().Get("stderr") == "1" || strings.HasPrefix(r.URL.Path, "/exec/") {
 			c.Write(frame(2, stderr))

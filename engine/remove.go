@@ -100,8 +100,8 @@ func (e *Engine) awaitEnd(ctx context.Context, c *Container, d time.Duration) er
 		_, err = conn.Do(bounded, &monitor.Request{Op: monitor.OpWait, Now: true, Remove: c.Host.AutoRemove})
 	}
 	if errors.Is(err, monitor.ErrNoMonitor) {
+		// Ended and left already, or killed. In the first case its monitor has a command remove it, later than now.
 		_, err = e.settle(context.WithoutCancel(ctx), c.ID)
-		return err
 	}
 	if err != nil || !c.Host.AutoRemove {
 		return err
