@@ -80,7 +80,8 @@ func (e *Engine) enterLimbo(ctx context.Context, id string) (*state.Locked, erro
 
 // makeStore makes the directories that containers need.
 func (e *Engine) makeStore() error {
-	for _, d := range []string{e.limbo(""), e.names()} {
+	// Limbo last: where it is, others take the rest for made.
+	for _, d := range []string{e.names(), e.limbo("")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
