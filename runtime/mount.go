@@ -235,11 +235,8 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 	what := "bind " + source + " to " + dest
 	var fd any
 	if b.rootless {
-		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
-		if o.recursive || true {
-			// In a user namespace what is mounted below a directory may not be uncovered: the tree comes whole.
-			flags |= unix.AT_RECURSIVE
-		}
+		// In a user namespace what is mounted below a directory may not be uncovered: the tree comes whole.
+		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
 		fd = b.prog.Call(what, unix.SYS_OPEN_TREE, unix.AT_FDCWD, source, flags).Result()
 	} else {
 		tree, err := kernel.Clone(unix.AT_FDCWD, source, o.recursive)
