@@ -92,6 +92,8 @@ func statusLine(s *engine.State, now time.Time) string {
 	switch s.Status {
 	case engine.StatusRunning:
 		return "Up " + units.HumanDuration(now.Sub(s.StartedAt))
+	case engine.StatusPaused:
+		return "Up " + units.HumanDuration(now.Sub(s.StartedAt)) + " (Paused)"
 	case engine.StatusExited:
 		if s.FinishedAt.IsZero() {
 			return "Exited (" + strconv.Itoa(s.ExitCode) + ")"
@@ -156,7 +158,8 @@ func (s *server) inspectContainer(q *request) error {
 
 func wireState(s *engine.State) *container.State {
 	return &container.State{
-		Status: container.ContainerState(s.Status), Running: s.Status == engine.StatusRunning, Dead: s.Status == engine.StatusDead,
+		Status: container.ContainerState(s.Status), Running: s.Status == engine.StatusRunning || s.Status == engine.StatusPaused,
+		Paused: s.Status == engine.StatusPaused, Dead: s.Status == engine.StatusDead,
 		OOMKilled: s.OOMKilled, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error,
 		StartedAt: s.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: s.FinishedAt.UTC().Format(time.RFC3339Nano),
 	}

@@ -39,6 +39,8 @@ var table = [...]route{
 	{"POST", "/containers/{name}/stop", (*server).stopContainer, write},
 	{"POST", "/containers/{name}/restart", (*server).restartContainer, write},
 	{"POST", "/containers/{name}/kill", (*server).killContainer, write},
+	{"POST", "/containers/{name}/pause", (*server).pauseContainer, write},
+	{"POST", "/containers/{name}/unpause", (*server).unpauseContainer, write},
 	{"POST", "/containers/{name}/rename", (*server).renameContainer, write},
 	{"POST", "/containers/{name}/resize", (*server).resizeContainer, write},
 	{"POST", "/containers/{name}/attach", (*server).attachContainer, write},

@@ -60,7 +60,7 @@ func (s *server) info(q *request) error {
 	}
 	limits := !i.Rootless
 	return q.answer(http.StatusOK, system.Info{
-		ID: i.Instance, Containers: i.Containers, ContainersRunning: i.Running, ContainersStopped: i.Stopped, Images: i.Images,
+		ID: i.Instance, Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped, Images: i.Images,
 		Driver: driver, DriverStatus: [][2]string{{"Backing layers", "id-mapped at mount time"}},
 		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"none", "host"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: limits, SwapLimit: limits, CPUCfsPeriod: limits, CPUCfsQuota: limits, CPUShares: limits, CPUSet: limits, PidsLimit: limits,

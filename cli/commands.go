@@ -45,6 +45,7 @@ var commands = [...]command{
 	{name: "kill", short: shortKill, build: buildKill},
 	{name: "load", short: shortLoad, build: buildLoad},
 	{name: "logs", short: shortLogs, build: buildLogs},
+	{name: "pause", short: shortPause, build: buildPause},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", short: shortRm, build: buildRm},
@@ -52,6 +53,7 @@ var commands = [...]command{
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},
+	{name: "unpause", short: shortUnpause, build: buildUnpause},
 	{name: "wait", short: shortWait, build: buildWait},
 
 	{name: "event", short: "Tell the engine of something that happened", group: hiddenGroup, sub: eventCommands[:]},
@@ -65,12 +67,14 @@ var containerCommands = [...]command{
 	{name: "kill", short: shortKill, build: buildKill},
 	{name: "logs", short: shortLogs, build: buildLogs},
 	{name: "ls", aliases: []string{"list", "ps"}, short: "List containers", build: buildPs},
+	{name: "pause", short: shortPause, build: buildPause},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", aliases: []string{"remove"}, short: shortRm, build: buildRm},
 	{name: "run", short: "Create and run a new container from an image", build: buildRun},
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
+	{name: "unpause", short: shortUnpause, build: buildUnpause},
 	{name: "wait", short: shortWait, build: buildWait},
 }
 
@@ -98,6 +102,7 @@ const (
 	shortKill    = "Send a signal to running containers"
 	shortLoad    = "Load images from a tar archive or stdin"
 	shortLogs    = "Print what a container wrote"
+	shortPause   = "Freeze the processes of containers"
 	shortRename  = "Give a container another name"
 	shortRestart = "Stop and start containers"
 	shortRm      = "Remove containers"
@@ -105,6 +110,7 @@ const (
 	shortStart   = "Start stopped containers"
 	shortStop    = "Stop running containers"
 	shortTag     = "Give an image another name"
+	shortUnpause = "Let the processes of paused containers go on"
 	shortWait    = "Wait until containers stop and print their exit codes"
 )
 

@@ -154,6 +154,16 @@ func (c *Client) ContainerKill(ctx context.Context, id, signal string) error {
 	return c.container(ctx, http.MethodPost, id, "/kill", q, nil, nil)
 }
 
+// ContainerPause freezes the processes of a container.
+func (c *Client) ContainerPause(ctx context.Context, id string) error {
+	return c.container(ctx, http.MethodPost, id, "/pause", nil, nil, nil)
+}
+
+// ContainerUnpause lets the processes of a paused container go on.
+func (c *Client) ContainerUnpause(ctx context.Context, id string) error {
+	return c.container(ctx, http.MethodPost, id, "/unpause", nil, nil, nil)
+}
+
 // ContainerRename gives a container another name.
 func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
 	return c.container(ctx, http.MethodPost, id, "/rename", url.Values{"name": {name}}, nil, nil)

@@ -28,6 +28,9 @@ func (e *Engine) Attach(ctx context.Context, name string, o AttachOptions) (s St
 	if err != nil {
 		return nil, false, err
 	}
+	if c.State.Status == StatusPaused {
+		return nil, false, pausedFor(c.ID, "attach")
+	}
 	conn, err := e.monitor(ctx, c)
 	if err != nil {
 		return nil, false, err

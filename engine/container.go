@@ -136,6 +136,7 @@ type Log struct {
 const (
 	StatusCreated  = "created"
 	StatusRunning  = "running"
+	StatusPaused   = "paused" // running, its processes frozen
 	StatusExited   = "exited"
 	StatusRemoving = "removing"
 	StatusDead     = "dead"
@@ -171,5 +172,7 @@ type Container struct {
 	compat32 bool // the image has 32-bit programs
 }
 
-// Running reports whether the container has a live process.
-func (c *Container) Running() bool { return c.State.Status == StatusRunning }
+// Running reports whether the container has a live process, paused or not.
+func (c *Container) Running() bool {
+	return c.State.Status == StatusRunning || c.State.Status == StatusPaused
+}

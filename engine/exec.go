@@ -55,6 +55,9 @@ func (e *Engine) ExecCreate(ctx context.Context, name string, cfg *ExecConfig) (
 	if !c.Running() {
 		return "", notRunning(c.ID)
 	}
+	if c.State.Status == StatusPaused {
+		return "", pausedFor(c.ID, "exec")
+	}
 	p, err := c.execProcess(cfg)
 	if err != nil {
 		return "", err

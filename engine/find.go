@@ -107,8 +107,11 @@ func (e *Engine) loadState(c *Container) {
 			c.State.Status, c.State.ExitCode, c.State.Pid, c.State.Error = StatusExited, exitLost, 0, lostError
 		}
 	}
-	if c.State.Status != StatusRunning {
+	switch {
+	case c.State.Status != StatusRunning:
 		c.State.Pid = 0
+	case e.frozen(c):
+		c.State.Status = StatusPaused
 	}
 }
 

@@ -14,7 +14,8 @@ type Info struct {
 	VersionInfo
 	Instance                     string
 	Root, Run                    string
-	Containers, Running, Stopped int
+	Containers, Running, Stopped int // running ones are not paused
+	Paused                       int
 	Images                       int
 	Hostname, OperatingSystem    string
 	CPUs                         int
@@ -36,9 +37,12 @@ func (e *Engine) Info(ctx context.Context) (*Info, error) {
 	i := &Info{VersionInfo: e.Version(), Instance: e.Instance(), Root: e.root, Run: e.run, CPUs: runtime.NumCPU(), Rootless: os.Geteuid() != 0}
 	if err := e.each(func(c *Container) {
 		i.Containers++
-		if c.Running() {
+		switch {
+		case c.State.Status == StatusPaused:
+			i.Paused++
+		case c.Running():
 			i.Running++
-		} else {
+		default:
 			i.Stopped++
 		}
 	}); err != nil {

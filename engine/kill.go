@@ -26,16 +26,30 @@ func (e *Engine) Kill(ctx context.Context, name, signal string) error {
 	if !c.Running() {
 		return errdef.Conflict("cannot kill container: %s: container %s is not running", name, c.ID)
 	}
-	return e.signal(ctx, c.ID, sig)
+	return e.signal(ctx, c, sig)
 }
 
-// signal is refused with ErrConflict when the container does not run.
-func (e *Engine) signal(ctx context.Context, id string, sig int) error {
-	_, err := e.ask(ctx, id, &monitor.Request{Op: monitor.OpSignal, Signal: sig})
+// signal is refused with ErrConflict when the container does not run. A paused one that is to end by the signal is
+// unpaused, as in Docker: it would neither see it nor, with cgroup v1, die.
+func (e *Engine) signal(ctx context.Context, c *Container, sig int) error {
+	_, err := e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpSignal, Signal: sig})
 	if errors.Is(err, monitor.ErrNoMonitor) {
-		return notRunning(id)
+		return notRunning(c.ID)
 	}
-	return err
+	if err != nil || !endsBy(&c.Config, sig) {
+		return err
+	}
+	return e.thaw(c)
+}
+
+// endsBy reports whether the signal asks the container to end: SIGKILL, and its stop signal. Without one of its own any
+// does, as in Docker.
+func endsBy(c *Config, sig int) bool {
+	if c.StopSignal == "" || sig == int(unix.SIGKILL) {
+		return true
+	}
+	stop, err := ParseSignal(c.StopSignal)
+	return err == nil && stop == sig
 }
 
 func notRunning(id string) error { return errdef.Conflict("container %s is not running", id) }

@@ -29,6 +29,9 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error
 		return err
 	}
 	if c.Running() {
+		if !o.Force && c.State.Status == StatusPaused {
+			return errdef.Conflict("cannot remove container %q: container is paused and must be unpaused first", "/"+c.Name)
+		}
 		if !o.Force {
 			return errdef.Conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
 		}
@@ -78,7 +81,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 
 // killNow kills the container and waits until its end is on disk.
 func (e *Engine) killNow(ctx context.Context, c *Container) error {
-	if err := e.signal(ctx, c.ID, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
+	if err := e.signal(ctx, c, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
 		return err
 	}
 	return e.awaitEnd(ctx, c, killWait)

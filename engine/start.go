@@ -41,6 +41,9 @@ func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, er
 	}
 	defer l.Unlock()
 	e.loadState(c)
+	if c.State.Status == StatusPaused {
+		return nil, errdef.Conflict("cannot start a paused container, try unpause instead")
+	}
 	if c.Running() {
 		return nil, errdef.NotModified("container %s is already running", c.ID)
 	}

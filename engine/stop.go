@@ -36,10 +36,13 @@ func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := e.signal(ctx, c.ID, sig); err != nil {
+	if err := e.signal(ctx, c, sig); err != nil {
 		if errors.Is(err, errdef.ErrConflict) {
 			return nil // it ended by itself
 		}
+		return err
+	}
+	if err := e.thaw(c); err != nil { // whatever the signal: it is to end
 		return err
 	}
 	err = e.awaitEnd(ctx, c, wait)
