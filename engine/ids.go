@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"hull/errdef"
+	"hull/monitor"
 	"hull/state"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,7 +21,7 @@ import (
 // useradd and /etc/subuid give out by default (600,100,000) and what systemd uses (below 0x7fff0000), and belong
 // to the whole machine: all engines of it claim them in one directory.
 const (
-	rangeDir   = "/run/hull-ids"
+	rangeDir   = monitor.IDClaims
 	rangeBits  = 16
 	rangeFirst = 0x8000
 	rangeLast  = 0xFFFE // the last range ends below 2^32-1, which is no id
@@ -108,6 +109,14 @@ func (e *Engine) releaseIDs(id string, maps []specs.LinuxIDMapping) error {
 		return nil
 	}
 	return state.Release(rangeDir, strconv.FormatUint(uint64(n), 10), e.runDir(id))
+}
+
+// sweepIDs gives back the ranges of containers whose run directory is gone: a process of ours was killed, or could not
+// remove its claim. The next draw of the number would take it over too; without this it might be long until then.
+func sweepIDs() {
+	if os.Geteuid() == 0 {
+		_ = state.SweepClaims(rangeDir) // or the next list does
+	}
 }
 
 // idRange is one of subuid(5).

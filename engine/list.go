@@ -52,6 +52,7 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 	for _, id := range forgotten {
 		_ = e.remove(ctx, id) // or the next list does
 	}
+	sweepIDs()
 	slices.SortFunc(out, func(x, y *Container) int {
 		return -x.Created.Compare(y.Created)
 	})

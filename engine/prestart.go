@@ -128,7 +128,7 @@ func (e *Engine) dropHead(id string) {
 	delete(e.heads.of, id)
 	e.heads.mu.Unlock()
 	if h != nil && h.bundle != nil && h.bundle.ids != nil {
-		_ = e.releaseIDs(id, h.bundle.ids.uids) // else a stale claim, which the next one takes
+		_ = e.releaseIDs(id, h.bundle.ids.uids) // else a stale claim, which the next list sweeps
 	}
 }
 

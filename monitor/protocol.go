@@ -30,6 +30,9 @@ const (
 	LogFile    = "container.log"
 )
 
+// IDClaims is where all engines of the machine claim id ranges of user namespaces: symbolic links to run directories.
+const IDClaims = "/run/hull-ids"
+
 // Config is what the engine tells the monitor about one container, beside the OCI spec.
 type Config struct {
 	ID       string    `json:"id"`

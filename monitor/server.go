@@ -16,6 +16,7 @@ import (
 	"hull/errdef"
 	"hull/runtime"
 	"hull/runtime/cgroup"
+	"hull/state"
 	"hull/state/plainjson"
 
 	"golang.org/x/sys/unix"
@@ -240,9 +241,13 @@ func (s *server) clear() error {
 }
 
 // releaseIDs gives the id range back, unless the engine did after a failed start. While the run directory exists nobody
-// can take the claim over, so what points at it is ours.
+// can take the claim over, so what points at it is ours. A monitor that was never told of a start may have an engine
+// that was killed after its claim.
 func (s *server) releaseIDs() error {
-	if s.cfg.IDs == "" {
+	switch {
+	case s.cfg.ID == "" && os.Geteuid() == 0:
+		return state.ReleaseAll(IDClaims, s.path)
+	case s.cfg.IDs == "":
 		return nil
 	}
 	if holder, err := os.Readlink(s.cfg.IDs); err != nil || holder != s.path {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,10 @@ func Claim(dir, name, target string) error {
 		case err != nil:
 			return err
 		case holder == target:
-			return nil
+			if held, err := holds(dir, name, target); held || err != nil {
+				return err
+			}
+			continue
 		case alive:
 			return &Taken{name, holder}
 		}
@@ -73,6 +77,21 @@ func steal(dir, name, target string) (done bool, err error) {
 	return true, nil
 }
 
+// holds reports whether target has the claim dir/name. A sweeper that saw it stale a moment ago has removed it before
+// the lock is ours, and whoever comes later sees that target exists.
+func holds(dir, name, target string) (bool, error) {
+	l, err := lock(dir, unix.LOCK_EX, 10*time.Second)
+	if err != nil {
+		return false, err
+	}
+	defer l.Unlock()
+	holder, _, err := Holder(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return holder == target, err
+}
+
 // Holder returns the target of the claim dir/name and whether that exists; fs.ErrNotExist if there is no claim.
 func Holder(dir, name string) (target string, alive bool, err error) {
 	link := filepath.Join(dir, name)
@@ -85,6 +104,56 @@ func Holder(dir, name string) (target string, alive bool, err error) {
 		return target, false, nil
 	}
 	return target, err == nil, err
+}
+
+// SweepClaims removes every claim of dir that is stale. It reads the whole directory, and locks it only when it found
+// one; a missing directory has none.
+func SweepClaims(dir string) error {
+	return removeClaims(dir, func(name string) bool {
+		_, alive, err := Holder(dir, name)
+		return err == nil && !alive
+	})
+}
+
+// ReleaseAll gives back every claim of dir that target holds, for who no longer knows which those are. It reads the
+// whole directory.
+func ReleaseAll(dir, target string) error {
+	return removeClaims(dir, func(name string) bool {
+		holder, err := os.Readlink(filepath.Join(dir, name))
+		return err == nil && holder == target
+	})
+}
+
+// removeClaims removes the claims of dir that are unwanted, asked a second time under the lock.
+func removeClaims(dir string, unwanted func(name string) bool) error {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	names, err := d.Readdirnames(-1)
+	d.Close()
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !unwanted(name) })
+	if len(names) == 0 {
+		return nil
+	}
+	l, err := lock(dir, unix.LOCK_EX, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	var errs []error
+	for _, name := range names {
+		if unwanted(name) {
+			errs = append(errs, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Release gives the claim dir/name back if target holds it; else it does nothing.

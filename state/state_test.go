@@ -219,6 +219,58 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+func TestSweepClaims(t *testing.T) {
+	dir := t.TempDir()
+	names := dir + "/names"
+	for _, d := range []string{"names", "c/1", "c/2", "c/3"} {
+		os.MkdirAll(filepath.Join(dir, d), 0o700)
+	}
+	for name, target := range map[string]string{"a": "1", "b": "2", "c": "3", "d": "3"} {
+		if err := Claim(names, name, "../c/"+target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Remove(dir + "/c/2")
+	if err := SweepClaims(names); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, names, "a", "c", "d")
+	if err := ReleaseAll(names, "../c/3"); err != nil {
+		t.Error(err)
+	}
+	wantNames(t, names, "a")
+	if err := errors.Join(SweepClaims(dir+"/none"), ReleaseAll(dir+"/none", "x")); err != nil {
+		t.Errorf("want a missing directory to hold no claims, got %v", err)
+	}
+}
+
+// Who claims again what was theirs holds it afterwards, however many sweepers saw it stale the moment before.
+func TestClaimWhileSwept(t *testing.T) {
+	dir := t.TempDir()
+	names, target := dir+"/names", dir+"/c"
+	os.Mkdir(names, 0o700)
+	for range 200 {
+		os.Remove(target)
+		os.Symlink(target, names+"/web") // what a killed owner left; or still there from the last round
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if err := SweepClaims(names); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		os.Mkdir(target, 0o700)
+		if err := Claim(names, "web", target); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if h, alive, err := Holder(names, "web"); h != target || !alive || err != nil {
+			t.Fatalf("want the claim held, got %q %v %v", h, alive, err)
+		}
+	}
+}
+
 // Of many claimers of a stale claim one wins, again and again.
 func TestClaimRace(t *testing.T) {
 	dir := t.TempDir()

@@ -11,14 +11,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hull/monitor"
 )
 
 // Census is what exists in the kernel and on disk because of one engine: a line each, sorted. It looks only at
 // what can be traced to the engine by name, so that tests may run beside each other and beside other engines.
 type Census []string
-
-// idClaims is where engines of this host claim ranges of user ids.
-const idClaims = "/run/hull-ids"
 
 // Mark takes the census that the next Check compares with.
 func (h *Hull) Mark(t testing.TB) {
@@ -135,20 +134,12 @@ func hierarchies() []string {
 	return out
 }
 
-// claims are the id ranges held for containers of this engine. One whose container is gone is nobody's: whoever
-// draws its number next takes it over.
+// claims are the id ranges held for containers of this engine.
 func (h *Hull) claims() []string {
-	return slices.DeleteFunc(h.allClaims(), func(claim string) bool {
-		target, _ := os.Readlink(claim)
-		return !exists(target)
-	})
-}
-
-func (h *Hull) allClaims() []string {
 	var out []string
-	entries, _ := os.ReadDir(idClaims)
+	entries, _ := os.ReadDir(monitor.IDClaims)
 	for _, e := range entries {
-		path := filepath.Join(idClaims, e.Name())
+		path := filepath.Join(monitor.IDClaims, e.Name())
 		if target, err := os.Readlink(path); err == nil && strings.HasPrefix(target, h.Dir+"/") {
 			out = append(out, path)
 		}

@@ -182,7 +182,7 @@ func (h *Hull) Destroy(t testing.TB) {
 			t.Errorf("remove cgroup: %v", err)
 		}
 	}
-	for _, claim := range h.allClaims() {
+	for _, claim := range h.claims() {
 		os.Remove(claim)
 	}
 	for _, m := range slices.Backward(h.mounts("self")) {

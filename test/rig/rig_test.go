@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"hull/monitor"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -63,8 +65,8 @@ func TestCensusSees(t *testing.T) {
 	}
 	sees("cgroup")
 
-	must(os.MkdirAll(idClaims, 0o755))
-	must(os.Symlink(h.Root+"/containers/x", idClaims+"/rig-test"))
+	must(os.MkdirAll(monitor.IDClaims, 0o755))
+	must(os.Symlink(h.Root+"/containers/gone", monitor.IDClaims+"/rig-test"))
 	sees("id range")
 
 	f, err := os.Create(h.Root + "/open")
