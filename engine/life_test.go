@@ -16,6 +16,8 @@ import (
 
 	"hull/errdef"
 	"hull/monitor"
+
+	"golang.org/x/sys/unix"
 )
 
 // program builds hull-runtime once for all tests.
@@ -95,7 +97,7 @@ func real(t *testing.T) *Engine {
 func quiet(t *testing.T, e *Engine) {
 	t.Helper()
 	var left []string
-	for range 200 {
+	for range 1000 {
 		left, _ = readNames(filepath.Join(e.run, "containers"))
 		if len(left) == 0 {
 			break
@@ -251,7 +253,8 @@ func TestStopKillRemove(t *testing.T) {
 			t.Errorf("remove of a running one: got %v", err)
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // until the shells have set their traps
+	awaitHandler(t, e, polite.ID, "SigCgt")
+	awaitHandler(t, e, deaf.ID, "SigIgn")
 	if err := e.Stop(t.Context(), polite.ID, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -284,6 +287,27 @@ func TestStopKillRemove(t *testing.T) {
 	if e.exists(third.ID) {
 		t.Error("still there after rm -f")
 	}
+}
+
+// awaitHandler waits until the first process of the container has SIGTERM in the set of /proc/PID/status.
+func awaitHandler(t *testing.T, e *Engine, id, set string) {
+	t.Helper()
+	c, err := e.Inspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.State.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "\n"+set+":")
+		var mask uint64
+		if _, err := fmt.Sscanf(rest, "%x", &mask); err == nil && mask&(1<<(unix.SIGTERM-1)) != 0 {
+			return
+		}
+	}
+	t.Fatalf("the container %s never sets what SIGTERM does", id)
 }
 
 // TestNothingWritten: a container that writes nothing has an empty writable layer, though its image has no place for

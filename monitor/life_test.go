@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"hull/errdef"
@@ -129,9 +128,15 @@ func TestSignalsDoNotEndTheMonitor(t *testing.T) {
 	// As under GNU make. Go knows no such signal, so this goes around it.
 	ignoreRaw(t, 32)
 	b := newBox(t, "sleep", "30")
-	b.start()
+	c := b.open()
+	b.write()
+	_, err := c.Do(t.Context(), &Request{Op: OpStart})
+	must(t, err)
+	_, err = c.br.ReadByte() // they are caught after the answer, before the monitor hangs up
+	if !errors.Is(err, io.EOF) {
+		t.Fatalf("after the answer: want the end of the connection, got %v", err)
+	}
 	pid, _ := Alive(b.run)
-	time.Sleep(50 * time.Millisecond) // they are caught a moment after the answer
 	st, err := ReadState(b.dir)
 	must(t, err)
 	if ignored := statusHex(st.Pid, "SigIgn"); ignored != 0 {

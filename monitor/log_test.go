@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,8 +177,10 @@ func TestFollowRotation(t *testing.T) {
 		}
 	}
 	var followers sync.WaitGroup
-	for range 4 {
+	var seen [4]atomic.Int64 // lines, by follower
+	for f := range seen {
 		followers.Go(func() {
+			defer seen[f].Store(lines) // also of one that failed
 			i := 0
 			for e, err := range ReadLogs(t.Context(), dir, LogOptions{Stdout: true, Tail: -1, Follow: true, Running: running}) {
 				if err != nil {
@@ -188,6 +191,7 @@ func TestFollowRotation(t *testing.T) {
 					return
 				}
 				i++
+				seen[f].Store(int64(i))
 			}
 			if i != lines {
 				t.Errorf("%d lines", i)
@@ -196,8 +200,10 @@ func TestFollowRotation(t *testing.T) {
 	}
 	for i := range lines {
 		l.write("stdout", time.Now(), fmt.Appendf(nil, "line %d\n", i), false)
-		if i%100 == 0 {
-			time.Sleep(time.Millisecond) // stay within the 40 files
+		for f := range seen { // stay within the 40 files, which hold twice as many lines
+			for int64(i)-seen[f].Load() > 1000 {
+				time.Sleep(100 * time.Microsecond)
+			}
 		}
 	}
 	close(done)

@@ -66,7 +66,7 @@ func TestCensusSees(t *testing.T) {
 	sees("cgroup")
 
 	must(os.MkdirAll(monitor.IDClaims, 0o755))
-	must(os.Symlink(h.Root+"/containers/gone", monitor.IDClaims+"/rig-test"))
+	must(os.Symlink(h.Root+"/containers/x", monitor.IDClaims+"/rig-test"))
 	sees("id range")
 
 	f, err := os.Create(h.Root + "/open")

@@ -75,10 +75,10 @@ func run(t *testing.T, program string) {
 				}
 			},
 			"eventually": func(ts *testscript.TestScript, neg bool, args []string) {
-				if neg || len(args) < 2 || args[0] != "hull" {
-					ts.Fatalf("usage: eventually hull ARG...")
+				if len(args) < 2 || args[0] != "hull" {
+					ts.Fatalf("usage: [!] eventually hull ARG...")
 				}
-				for end := time.Now().Add(rig.Patience(10 * time.Second)); of(ts).hull(ts, args[1:]) != 0; time.Sleep(20 * time.Millisecond) {
+				for end := time.Now().Add(rig.Patience(10 * time.Second)); (of(ts).hull(ts, args[1:]) != 0) != neg; time.Sleep(20 * time.Millisecond) {
 					if time.Now().After(end) {
 						ts.Fatalf("still exit status %d", of(ts).code)
 					}
