@@ -221,6 +221,7 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, bin 
 		prog.Call("enter cgroup", unix.SYS_WRITE, fd, "0", 1).Allow(unix.EACCES, unix.EPERM, unix.ENOSPC, unix.ENODEV)
 	}
 	prog.Call("start session", unix.SYS_SETSID)
+	prog.Call("set timer slack", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(kernel.Slack), 0, 0, 0)
 	// nohup and shells leave the first two ignored, glibc's posix_spawn (GNU make) the signals of its own threads; Go
 	// leaves them so, and the container would inherit it. All others have handlers in every Go program, which execve
 	// takes away.

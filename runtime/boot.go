@@ -98,6 +98,7 @@ func (b *boot) write(ctx context.Context) error {
 	if err := b.resolveUser(); err != nil {
 		return err
 	}
+	b.resetSlack()
 	b.joinCgroups()
 	if err := b.label(); err != nil {
 		return err
@@ -160,6 +161,11 @@ func (b *boot) pipes() error {
 		b.fds = append(b.fds, b.hooks[0], b.hooks[1])
 	}
 	return nil
+}
+
+// resetSlack undoes kernel.Slack, before clone, so that it is also what the container's processes fall back to.
+func (b *boot) resetSlack() {
+	b.prog.Call("reset timer slack", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(kernel.DefaultSlack), 0, 0, 0)
 }
 
 // joinCgroups moves the child, and so all it becomes, into the control groups. The files were opened with our rights.

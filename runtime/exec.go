@@ -47,6 +47,7 @@ func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (
 		return nil, err
 	}
 	b.alarm(ctx)
+	b.resetSlack()
 	b.joinCgroups()
 	if err := b.label(); err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"hull/client"
 	"hull/engine"
 	"hull/errdef"
+	"hull/kernel"
 	"hull/payload"
 	"hull/trace"
 
@@ -26,6 +27,7 @@ var version, commit string
 
 // Main is the whole of a main program.
 func Main() int {
+	kernel.RelaxTimers()
 	v, c := build()
 	t := trace.FromEnv("hull")
 	t.Step("main reached")
