@@ -106,8 +106,8 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 	if !b.noCgroups {
 		m.Cgroup = e.cgroup(c.ID)
 	}
-	if b.ids != nil {
-		m.IDs = b.ids.claim
+	if b.ids != nil && b.ids.claim != "" {
+		m.Claims = append(m.Claims, b.ids.claim)
 	}
 	if m.Log, err = logConfig(&c.Host.Log); err != nil {
 		return nil, err

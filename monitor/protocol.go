@@ -3,6 +3,7 @@ package monitor
 import (
 	"time"
 
+	"hull/runtime"
 	"hull/trace"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,6 +34,10 @@ const (
 // IDClaims is where all engines of the machine claim id ranges of user namespaces: symbolic links to run directories.
 const IDClaims = "/run/hull-ids"
 
+// NetworkClaims is, beside the directory of run directories, where addresses are claimed: <network>/<address>, symbolic
+// links to run directories.
+const NetworkClaims = "networks"
+
 // Config is what the engine tells the monitor about one container, beside the OCI spec.
 type Config struct {
 	ID       string    `json:"id"`
@@ -45,9 +50,13 @@ type Config struct {
 	// OpenStdin keeps the container's stdin open for attached clients; StdinOnce closes it after the first of them leaves.
 	OpenStdin bool `json:"openStdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
-	// IDs is the claim of the container's id range, a symbolic link to the run directory. It counts as long as that
-	// exists, so the monitor removes it just before.
-	IDs string `json:"ids,omitempty"`
+	// Network is the container's link to a network; nil when it has none, or that of the host or of another container.
+	Network *Network `json:"network,omitempty"`
+	// Joins are the containers whose namespaces this one enters; the monitor completes the paths of those in the spec.
+	Joins []Join `json:"joins,omitempty"`
+	// Claims of the container (id range, addresses) are symbolic links to the run directory. They count as long as that
+	// exists, so the monitor removes them just before.
+	Claims []string `json:"claims,omitempty"`
 	// Volatile says that nothing in the writable layer has to survive a power cut (--rm).
 	Volatile bool `json:"volatile,omitempty"`
 	// OnExit is the command that the monitor becomes as its last act, with the run directory gone and the exit state on
@@ -56,6 +65,19 @@ type Config struct {
 	OnExit []string `json:"onExit,omitempty"`
 	// Warnings of the engine are kept with the container; the runtime's are added to them at start.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Network is how a container is connected.
+type Network struct {
+	Link runtime.Link `json:"link"`
+}
+
+// Join is a running container whose namespaces are entered, as state.json told of it.
+type Join struct {
+	Namespaces []specs.LinuxNamespaceType `json:"namespaces"`
+	ID         string                     `json:"id"`
+	Pid        int                        `json:"pid"`
+	PidStart   uint64                     `json:"pidStart"` // or Pid is another process by now
 }
 
 // Overlay is the root file system the runtime mounts: overlayfs of unpacked layers, id-mapped.

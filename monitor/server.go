@@ -237,23 +237,29 @@ func (s *server) greeting() string {
 
 // clear gives back what the start took.
 func (s *server) clear() error {
-	return errors.Join(s.releaseIDs(), Clear(s.path))
+	return errors.Join(s.releaseClaims(), Clear(s.path))
 }
 
-// releaseIDs gives the id range back, unless the engine did after a failed start. While the run directory exists nobody
-// can take the claim over, so what points at it is ours. A monitor that was never told of a start may have an engine
-// that was killed after its claim.
-func (s *server) releaseIDs() error {
-	switch {
-	case s.cfg.ID == "" && os.Geteuid() == 0:
-		return state.ReleaseAll(IDClaims, s.path)
-	case s.cfg.IDs == "":
-		return nil
+// releaseClaims gives back what the engine did not after a failed start. While the run directory exists nobody can take
+// a claim over, so what points at it is ours. A monitor that was never told of a start may have an engine that was
+// killed after its claims.
+func (s *server) releaseClaims() error {
+	if s.cfg.ID == "" && os.Geteuid() == 0 {
+		err := state.ReleaseAll(IDClaims, s.path)
+		networks, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), "..", NetworkClaims, "*"))
+		for _, dir := range networks {
+			err = errors.Join(err, state.ReleaseAll(dir, s.path))
+		}
+		return err
 	}
-	if holder, err := os.Readlink(s.cfg.IDs); err != nil || holder != s.path {
-		return nil
+	var errs []error
+	for _, claim := range s.cfg.Claims {
+		if holder, err := os.Readlink(claim); err != nil || holder != s.path {
+			continue
+		}
+		errs = append(errs, os.Remove(claim))
 	}
-	return os.Remove(s.cfg.IDs)
+	return errors.Join(errs...)
 }
 
 // become replaces this process by the command argv. The lock is gone with its file; the environment is what Spawn
