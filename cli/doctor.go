@@ -27,9 +27,6 @@ func (a *app) doctor(cmd *cobra.Command, format string) error {
 	if err != nil {
 		return err
 	}
-	if format == "json" {
-		format = "{{json .}}"
-	}
 	if format != "" {
 		err = a.printTemplate(format, []any{d})
 	} else {

@@ -30,8 +30,6 @@ func (a *app) printRows(format string, columns []column, headers map[string]stri
 		return a.printTable(columns, rows, whole)
 	case table && (strings.HasPrefix(tmpl, " ") || strings.HasPrefix(tmpl, "\\t") || strings.HasPrefix(tmpl, "\t")):
 		return a.printTemplateTable(strings.TrimSpace(tmpl), headers, rows)
-	case format == "json":
-		format = "{{json .}}"
 	}
 	return a.printTemplate(format, rows)
 }
@@ -151,6 +149,9 @@ func cut(s string, n int) string {
 }
 
 func (a *app) printTemplate(format string, rows []any) error {
+	if format == "json" {
+		format = "{{json .}}"
+	}
 	t, err := parseTemplate(format)
 	if err != nil {
 		return err

@@ -44,9 +44,6 @@ func (a *app) info(cmd *cobra.Command, format string) error {
 		i.ServerErrors = []string{failure.Error()}
 	}
 	if format != "" {
-		if format == "json" {
-			format = "{{json .}}"
-		}
 		if i.Info == nil {
 			i.Info = new(system.Info) // a template's fields exist, and are empty
 		}

@@ -55,9 +55,6 @@ func (a *app) showVersion(cmd *cobra.Command, format string) error {
 		}
 	}
 	if format != "" {
-		if format == "json" {
-			format = "{{json .}}"
-		}
 		if err := a.printTemplate(format, []any{v}); err != nil {
 			return status(exitTemplate, err)
 		}

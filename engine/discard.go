@@ -32,6 +32,13 @@ func (e *Engine) discard(dir string) error {
 	return nil
 }
 
+// enterAsRoot makes the child root of the user namespace ns, which has to stay open until it runs.
+func enterAsRoot(p *kernel.Program, ns *os.File) {
+	p.Call("enter user namespace", unix.SYS_SETNS, int(ns.Fd()), unix.CLONE_NEWUSER)
+	p.Call("become root", unix.SYS_SETRESGID, 0, 0, 0)
+	p.Call("become root", unix.SYS_SETRESUID, 0, 0, 0)
+}
+
 // discardInside runs hull-runtime discard in a user namespace with these ids.
 func (e *Engine) discardInside(dir string, ids *idMap) error {
 	binary, err := e.runtime()
@@ -48,9 +55,7 @@ func (e *Engine) discardInside(dir string, ids *idMap) error {
 		return err
 	}
 	defer p.Close()
-	p.Call("enter user namespace", unix.SYS_SETNS, int(ns.Fd()), unix.CLONE_NEWUSER)
-	p.Call("become root", unix.SYS_SETRESGID, 0, 0, 0)
-	p.Call("become root", unix.SYS_SETRESUID, 0, 0, 0)
+	enterAsRoot(p, ns)
 	p.Call("run hull-runtime", unix.SYS_EXECVE, binary, p.Strings([]string{"hull-runtime", "discard", dir}), p.Strings(nil))
 	// A minute is for a tree of millions of files; nobody waits for it in vain, for nothing in there can block.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -569,9 +569,7 @@ func inUserNS(ctx context.Context, ns *os.File, steps func(*kernel.Program)) err
 		return err
 	}
 	defer p.Close()
-	p.Call("enter user namespace", unix.SYS_SETNS, int(ns.Fd()), unix.CLONE_NEWUSER)
-	p.Call("become root", unix.SYS_SETRESGID, 0, 0, 0)
-	p.Call("become root", unix.SYS_SETRESUID, 0, 0, 0)
+	enterAsRoot(p, ns)
 	p.Call("create namespaces", unix.SYS_UNSHARE, unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWNET|unix.CLONE_NEWPID)
 	p.Call("make mounts private", unix.SYS_MOUNT, "", "/", "", unix.MS_REC|unix.MS_PRIVATE, 0)
 	steps(p)

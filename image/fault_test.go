@@ -20,6 +20,7 @@ import (
 	"hull/errdef"
 	"hull/ref"
 	"hull/state"
+	"hull/test/rig/nobody"
 )
 
 // TestMain lets the test binary be the process that a test kills: HULL_IMAGE_CHILD names what it is to do.
@@ -252,28 +253,7 @@ func TestFullDisk(t *testing.T) {
 
 // The store of an ordinary user.
 func TestUnprivileged(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	tmp := t.TempDir()
-	for p := tmp; p != "/tmp" && p != "/"; p = filepath.Dir(p) {
-		os.Chmod(p, 0o755)
-	}
-	os.Chown(tmp, 65534, 65534)
-	cmd := exec.Command("/proc/self/fd/3", "-test.run=^Test(Load|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "-test.v", "-test.count=1")
-	cmd.ExtraFiles = []*os.File{exe}
-	cmd.Env = []string{"TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestLoad ")) {
-		t.Errorf("%v\n%s", err, out)
-	}
+	nobody.Runs(t, "^Test(Load|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "TestLoad")
 }
 
 // A real userland: the machine's static busybox as an image.

@@ -99,6 +99,20 @@ func ownMounts(t *testing.T) bool {
 	return false
 }
 
+// newDiskStore is a store on a disk of its own that holds bigSample "one" as app. Call it where newDisk may be.
+func newDiskStore(t *testing.T) (*disk, *Store) {
+	t.Helper()
+	d := newDisk(t)
+	root := d.dir + "/root"
+	if err := state.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	s := Open(root)
+	s.Kept = func() (map[string]bool, error) { return nil, nil }
+	load(t, s, bigSample(t, "one").docker(t, "app"))
+	return d, s
+}
+
 // bigSample is an image with many files, some of which are surely still in memory when a Load returns.
 func bigSample(t testing.TB, mark string) sample {
 	smp := newSample(t, mark)
@@ -136,14 +150,7 @@ func TestPowerCutAfter(t *testing.T) {
 	if !ownMounts(t) {
 		return
 	}
-	d := newDisk(t)
-	root := d.dir + "/root"
-	if err := state.Open(root); err != nil {
-		t.Fatal(err)
-	}
-	s := Open(root)
-	s.Kept = func() (map[string]bool, error) { return nil, nil }
-	load(t, s, bigSample(t, "one").docker(t, "app"))
+	d, s := newDiskStore(t)
 	d.cut()
 	checkBig(t, s, resolve(t, s, "app"), "one")
 	must(s.List(t.Context())) // that temporary files went is no promise: the next command removes them again
@@ -172,22 +179,15 @@ func TestPowerCutDuring(t *testing.T) {
 	if !ownMounts(t) {
 		return
 	}
-	d := newDisk(t)
-	root := d.dir + "/root"
-	if err := state.Open(root); err != nil {
-		t.Fatal(err)
-	}
-	s := Open(root)
-	s.Kept = func() (map[string]bool, error) { return nil, nil }
+	d, s := newDiskStore(t)
 	archives := t.TempDir()
 	for _, mark := range []string{"one", "two"} {
 		if err := os.WriteFile(filepath.Join(archives, mark), bigSample(t, mark).docker(t, "app"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	load(t, s, bigSample(t, "one").docker(t, "app"))
 	for round := range 8 {
-		cmd := startChild(t, "load", root, filepath.Join(archives, []string{"two", "one"}[round%2]))
+		cmd := startChild(t, "load", d.dir+"/root", filepath.Join(archives, []string{"two", "one"}[round%2]))
 		time.Sleep(rand.N(60 * time.Millisecond))
 		d.t.Log(cutUnder(d, cmd))
 		list, err := s.List(t.Context())

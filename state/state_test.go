@@ -7,18 +7,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"hull/errdef"
+	"hull/test/rig/nobody"
 )
 
 func TestWrite(t *testing.T) {
@@ -160,6 +159,7 @@ func TestLock(t *testing.T) {
 func TestLockOfReplaced(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	os.Mkdir(dir, 0o700)
+	os.Mkdir(dir+"-new", 0o700)
 	l, err := Lock(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +177,9 @@ func TestLockOfReplaced(t *testing.T) {
 		got <- err
 	}()
 	time.Sleep(5 * time.Millisecond)
-	os.Rename(dir, dir+"-old")
-	os.Mkdir(dir, 0o700)
+	if err := unix.Renameat2(unix.AT_FDCWD, dir+"-new", unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE); err != nil {
+		t.Error(err)
+	}
 	l.Unlock()
 	if err := <-got; err != nil {
 		t.Error(err)
@@ -490,26 +491,7 @@ func TestDiscard(t *testing.T) {
 
 // The tests above that need no root, as a user without any right.
 func TestUnprivileged(t *testing.T) {
-	needRoot(t)
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	tmp, err := os.MkdirTemp("/tmp", "hull-state")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { Remove(tmp) })
-	os.Chown(tmp, 65534, 65534)
-	cmd := exec.Command("/proc/self/fd/3", "-test.run=^Test(RemoveSmall|RemoveDeep|Write|Open|Lock|Claim|Discard)", "-test.count=1")
-	cmd.ExtraFiles = []*os.File{exe}
-	cmd.Env = []string{"TMPDIR=" + tmp}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	nobody.Runs(t, "^Test(RemoveSmall|RemoveDeep|Write|Open|Lock|Claim|SweepClaims|Discard)", "TestRemoveSmall")
 }
 
 func BenchmarkRemoveSmall(b *testing.B) {

@@ -58,6 +58,14 @@ func (c *command) hooks(k *container, name string, status specs.ContainerState) 
 	return nil
 }
 
+// hookContext bounds a hook by its timeout; without one it may take for ever.
+func (c *command) hookContext(h *specs.Hook) (context.Context, context.CancelFunc) {
+	if h.Timeout == nil {
+		return c.ctx, func() {}
+	}
+	return context.WithTimeout(c.ctx, time.Duration(*h.Timeout)*time.Second)
+}
+
 // hook runs one hook with the state on its stdin. Its environment is what the configuration says and nothing else,
 // its directory is /: nothing that a container's image or the caller's environment says may reach a program that
 // runs with our rights (CVE-2025-23266: LD_PRELOAD of the image in the environment of a hook).
@@ -66,12 +74,8 @@ func (c *command) hook(h *specs.Hook, s specs.State) error {
 	if err != nil {
 		return err
 	}
-	ctx := c.ctx
-	if h.Timeout != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
-		defer cancel()
-	}
+	ctx, cancel := c.hookContext(h)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, h.Path)
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
@@ -141,12 +145,8 @@ func (c *command) containerHook(k *container, h *specs.Hook, s specs.State) erro
 	if err != nil {
 		return err
 	}
-	ctx := c.ctx
-	if h.Timeout != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
-		defer cancel()
-	}
+	ctx, cancel := c.hookContext(h)
+	defer cancel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 )
 
 func pause(c *command) error {
-	return c.withGroup(func(k *container) error {
+	return c.withContainer(func(k *container) error {
 		if s := k.status(); s != running && s != created {
 			return errdef.Conflict("container not running or created: %s", s)
 		}
@@ -32,7 +32,7 @@ func pause(c *command) error {
 }
 
 func resume(c *command) error {
-	return c.withGroup(func(k *container) error {
+	return c.withContainer(func(k *container) error {
 		g, err := k.group()
 		if err != nil {
 			return err
@@ -44,8 +44,8 @@ func resume(c *command) error {
 	})
 }
 
-// withGroup does f with the container that is the only argument, locked.
-func (c *command) withGroup(f func(*container) error) error {
+// withContainer does f with the container that is the only argument, locked.
+func (c *command) withContainer(f func(*container) error) error {
 	args, err := c.parse(c.flags(), 1, 1)
 	if err != nil {
 		return err

@@ -8,19 +8,12 @@ import (
 )
 
 func start(c *command) error {
-	args, err := c.parse(c.flags(), 1, 1)
-	if err != nil {
-		return err
-	}
-	k, unlock, err := c.loadLocked(args[0])
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := k.loadSpec(); err != nil {
-		return err
-	}
-	return c.start(k)
+	return c.withContainer(func(k *container) error {
+		if err := k.loadSpec(); err != nil {
+			return err
+		}
+		return c.start(k)
+	})
 }
 
 // start lets the waiting process go on. The caller has locked the container.

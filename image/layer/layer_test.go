@@ -24,6 +24,7 @@ import (
 
 	"hull/errdef"
 	"hull/state"
+	"hull/test/rig/nobody"
 )
 
 var when = time.Unix(1_700_000_000, 123_000_000)
@@ -545,26 +546,7 @@ func TestTruncated(t *testing.T) {
 }
 
 func TestUnprivileged(t *testing.T) {
-	needRoot(t)
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	tmp := t.TempDir()
-	for p := tmp; p != "/tmp" && p != "/"; p = filepath.Dir(p) {
-		os.Chmod(p, 0o755)
-	}
-	os.Chown(tmp, 65534, 65534)
-	cmd := exec.Command("/proc/self/fd/3", "-test.run=^Test(Zoo|OpaqueRoot|Sparse|Closed|Truncated|Owners)", "-test.v", "-test.count=1")
-	cmd.ExtraFiles = []*os.File{exe}
-	cmd.Env = []string{"TMPDIR=" + tmp, "PATH=" + os.Getenv("PATH")}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestZoo")) {
-		t.Errorf("%v\n%s", err, out)
-	}
+	nobody.Runs(t, "^Test(Zoo|OpaqueRoot|Sparse|Closed|Truncated|Owners)", "TestZoo")
 }
 
 // Directories that their mode closes are filled nevertheless, and closed at the end.
