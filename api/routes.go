@@ -29,6 +29,7 @@ var table = [...]route{
 	{"GET", "/version", (*server).version, read},
 	{"GET", "/hull/v1/doctor", (*server).doctor, read},
 	{"GET", "/info", (*server).info, read},
+	{"GET", "/events", (*server).events, read},
 
 	{"GET", "/containers/json", (*server).listContainers, read},
 	{"POST", "/containers/create", (*server).createContainer, write},

@@ -40,6 +40,7 @@ var commands = [...]command{
 
 	{name: "attach", short: shortAttach, build: buildAttach},
 	{name: "create", short: shortCreate, build: buildCreate},
+	{name: "events", short: shortEvents, build: buildEvents},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of containers and images", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
@@ -88,6 +89,7 @@ var imageCommands = [...]command{
 }
 
 var systemCommands = [...]command{
+	{name: "events", short: shortEvents, build: buildEvents},
 	{name: "info", short: "Show what the engine knows of its host and itself", build: buildInfo},
 }
 
@@ -98,6 +100,7 @@ var eventCommands = [...]command{
 const (
 	shortAttach  = "Connect stdin, stdout and stderr to a running container"
 	shortCreate  = "Create a container without starting it"
+	shortEvents  = "Show what happens, and what has happened"
 	shortImport  = "Make an image from the tar of a root file system"
 	shortKill    = "Send a signal to running containers"
 	shortLoad    = "Load images from a tar archive or stdin"

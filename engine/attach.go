@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 
 	"hull/monitor"
 )
@@ -42,6 +43,7 @@ func (e *Engine) Attach(ctx context.Context, name string, o AttachOptions) (s St
 		conn.Close()
 		return nil, false, err
 	}
+	e.containerEvent(c, "attach")
 	e.opt.Trace.Step("attach")
 	return conn.Stream(), c.Config.Tty, nil
 }
@@ -52,7 +54,11 @@ func (e *Engine) Resize(ctx context.Context, name string, height, width uint16) 
 	if err != nil {
 		return err
 	}
-	return e.resize(ctx, c.ID, &monitor.Request{Op: monitor.OpResize, Height: height, Width: width})
+	if err := e.resize(ctx, c.ID, &monitor.Request{Op: monitor.OpResize, Height: height, Width: width}); err != nil {
+		return err
+	}
+	e.containerEvent(c, "resize", "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
+	return nil
 }
 
 func (e *Engine) resize(ctx context.Context, id string, r *monitor.Request) error {

@@ -62,6 +62,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if err := e.place(ctx, r); err != nil {
 		return "", nil, e.storeError(err)
 	}
+	e.containerEvent(r.container(), "create")
 	e.opt.Trace.Step("create container")
 	if soon {
 		e.writeAhead(ctx, r.ID)
@@ -94,7 +95,7 @@ func (e *Engine) place(ctx context.Context, r *record) error {
 	kept := false
 	defer func() {
 		if !kept {
-			_ = e.dissolve(r.ID)
+			_ = e.dissolve(r.ID, nil)
 		}
 	}()
 	if err := os.Mkdir(e.dir(r.ID), 0o700); err != nil {

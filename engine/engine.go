@@ -22,6 +22,7 @@ import (
 
 	"hull/errdef"
 	"hull/state"
+	"hull/state/journal"
 	"hull/trace"
 
 	"golang.org/x/sys/unix"
@@ -51,11 +52,12 @@ type Engine struct {
 	root, run string
 	opt       Options
 	heads     heads
+	journal   *journal.Journal
 }
 
 // Open returns the engine of a store. It touches nothing; what is missing is made when first needed.
 func Open(root, run string, o Options) *Engine {
-	return &Engine{root: root, run: run, opt: o}
+	return &Engine{root: root, run: run, opt: o, journal: journal.Open(filepath.Join(root, "events"))}
 }
 
 // Root is the directory of the store.

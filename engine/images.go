@@ -137,10 +137,7 @@ func (e *Engine) imageTest(ctx context.Context, key string, values []string) (fu
 
 // matchesAny matches NAME:TAG against shell patterns for the whole or for NAME alone.
 func matchesAny(ref string, patterns []string) bool {
-	name := ref
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		name = ref[:i]
-	}
+	name := untagged(ref)
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		whole, _ := path.Match(p, ref)
 		part, _ := path.Match(p, name)
@@ -162,6 +159,9 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOption
 		return nil, err
 	}
 	loaded, err := e.images().Load(ctx, r, o)
+	for _, l := range loaded {
+		e.imageEvent("load", l.ID, l.ID)
+	}
 	return loaded, e.storeError(err)
 }
 
@@ -171,6 +171,9 @@ func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOpt
 		return "", err
 	}
 	id, err := e.images().Import(ctx, r, o)
+	if err == nil {
+		e.imageEvent("import", id, id)
+	}
 	return id, e.storeError(err)
 }
 
@@ -179,7 +182,13 @@ func (e *Engine) TagImage(ctx context.Context, source, target string) error {
 	if err := e.ready(); err != nil {
 		return err
 	}
-	return e.storeError(e.images().Tag(ctx, source, target, "tag"))
+	if err := e.images().Tag(ctx, source, target, "tag"); err != nil {
+		return e.storeError(err)
+	}
+	if img, err := e.images().Resolve(ctx, target); err == nil {
+		e.imageEvent("tag", img.ID, target)
+	}
+	return nil
 }
 
 // RemoveImage removes a reference, and the image with its last one. Images of containers stay unless force is set;
@@ -188,10 +197,21 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bo
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	id := ""
+	if img, err := e.images().Resolve(ctx, name); err == nil {
+		id = img.ID
+	}
 	deleted, err := e.images().Remove(ctx, name, image.RemoveOptions{
 		Force: force, NoPrune: noPrune, By: "rmi",
 		InUse: e.usersOf,
 	})
+	for _, d := range deleted {
+		if d.Untagged != "" {
+			e.imageEvent("untag", id, d.Untagged)
+		} else {
+			e.imageEvent("delete", d.Deleted, d.Deleted)
+		}
+	}
 	return deleted, e.storeError(err)
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"hull/errdef"
 	"hull/monitor"
@@ -36,8 +37,12 @@ func (e *Engine) signal(ctx context.Context, c *Container, sig int) error {
 	if errors.Is(err, monitor.ErrNoMonitor) {
 		return notRunning(c.ID)
 	}
-	if err != nil || !endsBy(&c.Config, sig) {
+	if err != nil {
 		return err
+	}
+	e.containerEvent(c, "kill", "signal", strconv.Itoa(sig))
+	if !endsBy(&c.Config, sig) {
+		return nil
 	}
 	return e.thaw(c)
 }

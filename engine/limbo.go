@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"hull/errdef"
 	"hull/state"
@@ -33,17 +34,30 @@ func (e *Engine) sweep() {
 	}
 	for _, id := range names {
 		if l, ok, err := state.TryLock(e.limbo(id)); err == nil && ok {
-			_ = e.dissolve(id)
+			_ = e.dissolve(id, e.tellDestroyed)
 			l.Unlock()
 		}
 	}
 }
 
-// dissolve removes the container id that is in limbo and locked by the caller. Idempotent.
-func (e *Engine) dissolve(id string) error {
+// tellDestroyed is the event of a removal that a killed process began, unless that told it. What never got out of limbo
+// has no create either.
+func (e *Engine) tellDestroyed(c *Container) {
+	begin := c.Created.Add(-time.Second)
+	if e.recorded("create", c.ID, begin) && !e.recorded("destroy", c.ID, begin) {
+		e.containerEvent(c, "destroy")
+	}
+}
+
+// dissolve removes the container id that is in limbo and locked by the caller. Idempotent. tell is called before
+// anything is removed, if there is a definition and it can be read; nil when nobody knew the container yet.
+func (e *Engine) dissolve(id string, tell func(*Container)) error {
 	dir := e.limbo(id)
 	// The name is released before anything is removed, so a missing definition means that it holds none.
 	r, err := e.readRecord(dir)
+	if err == nil && tell != nil {
+		tell(r.container())
+	}
 	switch {
 	case err == nil && r.Name != "":
 		err = e.releaseName(r.Name, id)

@@ -21,7 +21,11 @@ func (e *Engine) Pause(ctx context.Context, name string) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, freezeWait)
 		defer cancel()
-		return g.Freeze(ctx)
+		if err := g.Freeze(ctx); err != nil {
+			return err
+		}
+		e.containerEvent(c, "pause")
+		return nil
 	})
 }
 
@@ -31,7 +35,11 @@ func (e *Engine) Unpause(ctx context.Context, name string) error {
 		if c.State.Status != StatusPaused {
 			return errdef.Conflict("Container %s is not paused", c.ID)
 		}
-		return g.Thaw()
+		if err := g.Thaw(); err != nil {
+			return err
+		}
+		e.containerEvent(c, "unpause")
+		return nil
 	})
 }
 

@@ -74,7 +74,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 		return err
 	}
 	// From here on the container is gone for everybody; the rest is cleaning up.
-	err = e.dissolve(id)
+	err = e.dissolve(id, func(c *Container) { e.containerEvent(c, "destroy") })
 	e.opt.Trace.Step("remove container")
 	return err
 }

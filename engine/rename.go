@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"hull/errdef"
+	"hull/monitor"
 )
 
 // Rename gives the container another name. The old one is free only once the new one is on disk.
@@ -44,5 +46,14 @@ func (e *Engine) Rename(ctx context.Context, name, to string) error {
 		_ = e.releaseName(to, c.ID)
 		return e.storeError(err)
 	}
-	return e.releaseName(old, c.ID)
+	if err := e.releaseName(old, c.ID); err != nil {
+		return err
+	}
+	c.Name = to
+	// The monitor tells of the end, by name; without one the next start knows.
+	if _, err := e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpRename, Name: to}); err != nil && !errors.Is(err, monitor.ErrNoMonitor) {
+		return err
+	}
+	e.containerEvent(c, "rename", "oldName", "/"+old)
+	return nil
 }

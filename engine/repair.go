@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"hull/errdef"
@@ -81,12 +82,26 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 	if err := e.recordLoss(id); err != nil {
 		return false, err
 	}
+	e.tellEnd(id)
 	if spec.Linux != nil {
 		if err := e.releaseIDs(id, spec.Linux.UIDMappings); err != nil {
 			return false, err
 		}
 	}
 	return true, monitor.Clear(dir)
+}
+
+// tellEnd is the event of an end that the monitor did not live to tell.
+func (e *Engine) tellEnd(id string) {
+	c, err := e.load(id)
+	if err != nil || c.Damaged != "" || c.State.Status != StatusExited || c.State.StartedAt.IsZero() {
+		return
+	}
+	if e.recorded("die", id, c.State.StartedAt) {
+		return
+	}
+	s := &c.State
+	e.containerEvent(c, "die", "exitCode", strconv.Itoa(s.ExitCode), "execDuration", strconv.Itoa(int(s.FinishedAt.Sub(s.StartedAt).Seconds())))
 }
 
 // recordLoss writes the end of a container nobody saw ending.

@@ -101,6 +101,7 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 		Seccomp:   b.seccomp,
 		OpenStdin: c.Config.OpenStdin, StdinOnce: c.Config.StdinOnce,
 		Volatile: c.Host.AutoRemove,
+		Events:   e.journal.Dir(), Attributes: c.eventAttributes(),
 		Warnings: b.warnings,
 	}
 	if !b.noCgroups {

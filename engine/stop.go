@@ -45,11 +45,13 @@ func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
 	if err := e.thaw(c); err != nil { // whatever the signal: it is to end
 		return err
 	}
-	err = e.awaitEnd(ctx, c, wait)
-	if err == nil || !errors.Is(err, errdef.ErrDeadline) {
-		return err
+	if err = e.awaitEnd(ctx, c, wait); errors.Is(err, errdef.ErrDeadline) {
+		err = e.killNow(ctx, c)
 	}
-	return e.killNow(ctx, c)
+	if err == nil {
+		e.containerEvent(c, "stop")
+	}
+	return err
 }
 
 // stopWith is the signal to stop with and how long to wait then; negative is for ever.
@@ -85,5 +87,8 @@ func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) (warni
 		}
 	}
 	// Once stopped, it is started again even if whoever asked has gone.
-	return e.start(context.WithoutCancel(ctx), c)
+	if warnings, err = e.start(context.WithoutCancel(ctx), c); err == nil {
+		e.containerEvent(c, "restart")
+	}
+	return warnings, err
 }

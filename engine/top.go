@@ -32,6 +32,7 @@ func (e *Engine) Top(ctx context.Context, name string) ([]Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.containerEvent(c, "top")
 	var out []Process
 	for _, pid := range resp.Pids {
 		if p, ok := readProcess(pid); ok {

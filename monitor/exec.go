@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -88,10 +89,12 @@ func (s *server) execCreate(req *Request) *Response {
 		OpenStdin: req.Stdin, OpenStdout: req.Stdout, OpenStderr: req.Stderr,
 	}}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.execs.add(e); err != nil {
+	err := s.execs.add(e)
+	s.mu.Unlock()
+	if err != nil {
 		return refusal(err)
 	}
+	s.execEvent("exec_create", e)
 	return &Response{OK: true, Exec: e.state.ID}
 }
 
@@ -137,6 +140,7 @@ func (s *server) execStart(f *os.File, br *bufio.Reader, req *Request) {
 		answer(f, refusal(err))
 		return
 	}
+	s.execEvent("exec_start", e)
 	r := &Response{OK: true, ExecState: s.execRunning(e, x.proc)}
 	c := newClient(f, &Request{Stdout: e.state.OpenStdout, Stderr: e.state.OpenStderr})
 	if !req.Detach {
@@ -145,7 +149,10 @@ func (s *server) execStart(f *os.File, br *bufio.Reader, req *Request) {
 	s.hold() // cannot fail: this connection holds too
 	s.work.Go(func() {
 		defer s.release()
-		x.live(func(code int) { s.execEnded(e, code) })
+		x.live(func(code int) {
+			s.execEvent("exec_die", e, "exitCode", strconv.Itoa(code))
+			s.execEnded(e, code)
+		})
 	})
 	err = answer(f, r)
 	close(c.answered)

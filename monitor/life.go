@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"hull/errdef"
@@ -52,6 +53,7 @@ func (s *server) start(req *Request) *Response {
 	if os.Geteuid() != 0 {
 		hide()
 	}
+	s.event("start")
 	tr.Step("running")
 	s.hold() // cannot fail: this connection holds too
 	s.work.Go(func() {
@@ -218,6 +220,12 @@ func (s *server) live(b *box) {
 		if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil && exists(s.cfg.StateDir) {
 			fmt.Fprintf(os.Stderr, "hull-runtime monitor: write the exit state: %v\n", err)
 		}
+		// After the state is on disk: who hears of the end finds it there. Had the monitor been killed in between, the
+		// engine's repair would tell.
+		if st.OOMKilled {
+			s.event("oom")
+		}
+		s.event("die", "exitCode", strconv.Itoa(code), "execDuration", strconv.Itoa(int(st.FinishedAt.Sub(st.StartedAt).Seconds())))
 		s.finish(st)
 	})
 	s.out.log.close()

@@ -63,6 +63,9 @@ type Config struct {
 	// disk, when no connected engine has promised to do that work (see Request.Remove) or the one that did has not; empty
 	// for none. Used for --rm and, later, restart policies.
 	OnExit []string `json:"onExit,omitempty"`
+	// Events is the directory of the journal, "" for none, and Attributes what every event of the container carries.
+	Events     string            `json:"events,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
 	// Warnings of the engine are kept with the container; the runtime's are added to them at start.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -140,6 +143,7 @@ const (
 	OpExecState  = "exec-state"  // answers with ExecState of Exec
 	OpTop        = "top"         // answers with host Pids
 	OpState      = "state"       // answers with the State in memory
+	OpRename     = "rename"      // Name is what events call the container from now on
 )
 
 // What the monitor says first on each connection.
@@ -166,6 +170,7 @@ type Request struct {
 	Process    *specs.Process `json:"process,omitempty"`    // Terminal and ConsoleSize count; exec-create
 	Privileged bool           `json:"privileged,omitempty"` // exec-create: no seccomp
 	Detach     bool           `json:"detach,omitempty"`
+	Name       string         `json:"name,omitempty"`
 	Trace      bool           `json:"trace,omitempty"`
 }
 

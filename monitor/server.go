@@ -310,6 +310,8 @@ func (s *server) serve(f *os.File) {
 		s.execStart(f, br, req)
 	case OpExecState:
 		answer(f, s.execState(req))
+	case OpRename:
+		answer(f, s.rename(req))
 	case OpTop:
 		answer(f, s.top())
 	case OpState:

@@ -27,7 +27,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"hull/errdef"
@@ -62,28 +61,15 @@ type Journal struct {
 	maxFile  int64 // MaxFile and MaxFiles, but for tests
 	maxFiles int
 
-	mu sync.Mutex // protects the following
-	fd int        // of what was the current file at the last append; 0 is none
-
 	watch watch
 }
 
-// Open returns the journal in dir. It opens nothing: what is missing is made by the first Append.
+// Open returns the journal in dir. It opens nothing and keeps nothing open: what is missing is made by the first
+// Append. (A descriptor kept for the next event would save a fifth of its 15 µs.)
 func Open(dir string) *Journal { return &Journal{dir: dir, maxFile: MaxFile, maxFiles: MaxFiles} }
 
-// Close gives back the descriptor that Append keeps. The journal can still be used.
-func (j *Journal) Close() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.forget()
-}
-
-func (j *Journal) forget() {
-	if j.fd > 0 {
-		unix.Close(j.fd)
-		j.fd = 0
-	}
-}
+// Dir is where the journal is.
+func (j *Journal) Dir() string { return j.dir }
 
 const (
 	currentName = "journal"
@@ -94,7 +80,7 @@ const (
 	sealWait = 500 * time.Millisecond
 )
 
-// Append writes e. It costs four system calls, and does not wait for readers or other writers.
+// Append writes e: some system calls on one file. It does not wait for readers or other writers.
 func (j *Journal) Append(e *Event) error {
 	if e.Nano == 0 {
 		e.Nano = time.Now().UnixNano()
@@ -103,8 +89,6 @@ func (j *Journal) Append(e *Event) error {
 	if err != nil {
 		return fmt.Errorf("event %s: %w", e.Action, err)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	if err := j.append(line); err != nil {
 		return &fs.PathError{Op: "append", Path: filepath.Join(j.dir, currentName), Err: err}
 	}
@@ -153,64 +137,66 @@ func fewer(attrs map[string]string, limit int) map[string]string {
 // who has read a sealed file to its end has missed a line.
 func (j *Journal) append(line []byte) error {
 	for deadline := time.Now().Add(sealWait); ; {
-		if err := j.current(); err != nil {
+		fd, err := j.current()
+		if err != nil {
 			return err
 		}
-		locked := j.share(deadline)
-		var st unix.Stat_t
-		if err := unix.Fstat(j.fd, &st); err != nil {
+		done, err := j.appendTo(fd, line, deadline)
+		if err := errors.Join(err, unix.Close(fd)); done || err != nil {
 			return err
 		}
-		late := time.Now().After(deadline)
-		if !late && (st.Mode&0o777 == sealedMode || st.Nlink == 0) {
-			j.forget()
-			if err := j.settle(); err != nil {
-				return err
-			}
-			continue
-		}
-		err := write(j.fd, st.Size, line)
-		if locked {
-			unix.Flock(j.fd, unix.LOCK_UN)
-		}
-		if err == nil && st.Size >= j.maxFile && locked {
-			j.rotate() // a failure leaves a longer file, and the next append tries again
-		}
-		return err
-	}
-}
-
-// current opens the current file, unless it is open.
-func (j *Journal) current() error {
-	if j.fd > 0 {
-		return nil
-	}
-	path := filepath.Join(j.dir, currentName)
-	flags := unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	fd, err := unix.Open(path, flags, fileMode)
-	if err == unix.ENOENT {
-		if err := os.MkdirAll(j.dir, 0o700); err != nil {
-			return err
-		}
-		fd, err = unix.Open(path, flags, fileMode)
-	}
-	if err == unix.EACCES { // sealed by a process that was killed before it put the next one in place
 		if err := j.settle(); err != nil {
 			return err
 		}
-		fd, err = unix.Open(path, flags, fileMode)
 	}
-	if err != nil {
-		return err
-	}
-	j.fd = fd
-	return nil
 }
 
-// share locks the current file against being sealed; false when the time is over.
-func (j *Journal) share(deadline time.Time) bool {
+// appendTo writes to the open file fd, unless that is sealed: then done is false, until the deadline.
+func (j *Journal) appendTo(fd int, line []byte, deadline time.Time) (done bool, err error) {
+	locked := share(fd, deadline)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, err
+	}
+	if (st.Mode&0o777 == sealedMode || st.Nlink == 0) && time.Now().Before(deadline) {
+		return false, nil
+	}
+	if err := write(fd, st.Size, line); err != nil {
+		return false, err
+	}
+	if locked && st.Size >= j.maxFile {
+		j.rotate(fd) // a failure leaves a longer file, and the next append tries again
+	}
+	return true, nil
+}
+
+// current opens the current file, making it when missing.
+func (j *Journal) current() (int, error) {
+	path := filepath.Join(j.dir, currentName)
+	open := func() (int, error) {
+		flags := unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+		return unix.Open(path, flags, fileMode)
+	}
+	fd, err := open()
+	switch err {
+	case unix.ENOENT:
+		if err := os.MkdirAll(j.dir, 0o700); err != nil {
+			return -1, err
+		}
+		return open()
+	case unix.EACCES: // sealed by a process that was killed before it put the next one in place
+		if err := j.settle(); err != nil {
+			return -1, err
+		}
+		return open()
+	}
+	return fd, err
+}
+
+// share locks the file fd against being sealed; false when the time is over.
+func share(fd int, deadline time.Time) bool {
 	for {
-		switch err := unix.Flock(j.fd, unix.LOCK_SH|unix.LOCK_NB); {
+		switch err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); {
 		case err == nil:
 			return true
 		case err != unix.EINTR && (err != unix.EWOULDBLOCK || time.Now().After(deadline)):
@@ -243,14 +229,11 @@ func write(fd int, size int64, line []byte) error {
 	}
 }
 
-// rotate seals the current file and puts an empty one in its place, unless somebody else is about to.
-func (j *Journal) rotate() {
-	if unix.Flock(j.fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return
-	}
-	defer j.forget() // and with it the lock
-	if unix.Fchmod(j.fd, sealedMode) == nil {
-		_ = j.settle()
+// rotate seals the current file and puts an empty one in its place, unless somebody else writes to it just now or is
+// about to do the same.
+func (j *Journal) rotate(fd int) {
+	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil && unix.Fchmod(fd, sealedMode) == nil {
+		_ = j.settle() // or the next append does
 	}
 }
 

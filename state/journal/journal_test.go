@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -49,7 +48,6 @@ func want(t *testing.T, got []string, want ...string) {
 
 func TestRange(t *testing.T) {
 	j := Open(filepath.Join(t.TempDir(), "events"))
-	defer j.Close()
 	want(t, all(t, j, Range{}))
 	for i := range 5 {
 		e := event(0, i)
@@ -104,7 +102,6 @@ func TestCrowd(t *testing.T) {
 		writing.Go(func() {
 			j := Open(dir)
 			j.maxFile, j.maxFiles = 2000, 1000
-			defer j.Close()
 			for i := range each {
 				if err := j.Append(event(w, i)); err != nil {
 					t.Error(err)
@@ -116,8 +113,8 @@ func TestCrowd(t *testing.T) {
 	reading.Wait()
 	j := Open(dir)
 	numbers, err := j.numbers()
-	if err != nil || len(numbers) < 10 {
-		t.Errorf("%d sealed files, want many (%v)", len(numbers), err)
+	if err != nil || len(numbers) < 3 {
+		t.Errorf("%d sealed files, want 3 or more (%v)", len(numbers), err)
 	}
 	if got := len(all(t, j, Range{})); got != writers*each {
 		t.Errorf("%d events on disk, want %d", got, writers*each)
@@ -127,7 +124,6 @@ func TestCrowd(t *testing.T) {
 func TestBound(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "events")
 	j := Open(dir)
-	defer j.Close()
 	j.maxFile, j.maxFiles = 1000, 2
 	r, err := j.Read(Range{Tail: true, Follow: true}) // sleeps while its file goes
 	if err != nil {
@@ -176,7 +172,6 @@ func TestTorn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			j := Open(dir)
-			defer j.Close()
 			if err := j.Append(event(0, 1)); err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +195,6 @@ func TestHalfRotated(t *testing.T) {
 	for _, linked := range []bool{false, true} {
 		dir := t.TempDir()
 		j := Open(dir)
-		defer j.Close()
 		if err := j.Append(event(0, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +230,6 @@ func TestHalfRotated(t *testing.T) {
 func TestStoppedRotation(t *testing.T) {
 	dir := t.TempDir()
 	j := Open(dir)
-	defer j.Close()
 	if err := j.Append(event(0, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +253,6 @@ func TestStoppedRotation(t *testing.T) {
 
 func TestLongEvent(t *testing.T) {
 	j := Open(t.TempDir())
-	defer j.Close()
 	e := &Event{Type: "container", Action: "start", ID: "1", Attributes: map[string]string{"name": "web", "label": strings.Repeat("x", 1<<20)}}
 	if err := j.Append(e); err != nil {
 		t.Fatal(err)
@@ -282,7 +274,6 @@ func TestLongEvent(t *testing.T) {
 // TestWithoutInotify follows by looking from time to time.
 func TestWithoutInotify(t *testing.T) {
 	j := Open(t.TempDir())
-	defer j.Close()
 	j.watch.waiters, j.watch.changed, j.watch.done = 1, make(chan struct{}), make(chan struct{})
 	go j.watch.poll(j.watch.done)
 	defer (&waiter{&j.watch}).leave()
@@ -315,18 +306,10 @@ func FuzzDecode(f *testing.F) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	for _, kept := range []bool{true, false} {
-		b.Run(fmt.Sprintf("kept=%v", kept), func(b *testing.B) {
-			j := Open(b.TempDir())
-			defer j.Close()
-			for b.Loop() {
-				if err := j.Append(event(0, 1)); err != nil {
-					b.Fatal(err)
-				}
-				if !kept {
-					j.Close()
-				}
-			}
-		})
+	j := Open(b.TempDir())
+	for b.Loop() {
+		if err := j.Append(event(0, 1)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

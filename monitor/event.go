@@ -1,0 +1,50 @@
+package monitor
+
+import (
+	"maps"
+	"strings"
+
+	"hull/state/journal"
+)
+
+// event appends to the journal what only the monitor sees. The pairs are attributes beside those that every event of
+// the container has. Nobody is to fail for it: where there is no space for an event, it is lost.
+func (s *server) event(action string, pairs ...string) {
+	s.mu.Lock()
+	dir, id, attrs := s.cfg.Events, s.cfg.ID, s.cfg.Attributes
+	s.mu.Unlock()
+	if dir == "" {
+		return
+	}
+	if len(pairs) > 0 {
+		attrs = maps.Clone(attrs)
+		if attrs == nil {
+			attrs = map[string]string{}
+		}
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		attrs[pairs[i]] = pairs[i+1]
+	}
+	_ = journal.Open(dir).Append(&journal.Event{Type: "container", Action: action, ID: id, Attributes: attrs})
+}
+
+// execEvent is event about an exec, whose command is part of Docker's word for it.
+func (s *server) execEvent(action string, e *exec, pairs ...string) {
+	if action != "exec_die" {
+		action += ": " + strings.Join(e.state.Process.Args, " ")
+	}
+	s.event(action, append(pairs, "execID", s.cfg.ID+e.state.ID)...)
+}
+
+// rename gives the container the name that its events are to carry from now on.
+func (s *server) rename(req *Request) *Response {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	attrs := maps.Clone(s.cfg.Attributes) // the old map may be in use
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	attrs["name"] = req.Name
+	s.cfg.Name, s.cfg.Attributes = req.Name, attrs
+	return &Response{OK: true}
+}
