@@ -49,16 +49,29 @@ func translations() []translation {
 	}
 }
 
-// Set changes the limits of a group that may be in use; what res does not mention stays as it is. Not atomic: after
-// an error some of the limits may have changed, and for a moment device rules of v1 are narrower than both the old
-// and the new ones. Warnings and errors are as in Make.
-func (g *Group) Set(res *specs.LinuxResources) (warnings []string, err error) {
-	warnings, err = g.setLimits(res)
-	if err != nil || res.Devices == nil {
-		return warnings, err
+// planned are limits for one directory; "" when the controller is not there.
+type planned struct {
+	dir    string
+	limits []limit
+	of     string // begins an error about them; "" needs no beginning
+}
+
+// plan translates res for this group.
+func (g *Group) plan(res *specs.LinuxResources) (plan []planned, warnings []string, err error) {
+	for _, t := range translations() {
+		dir, translate := g.dir(t.v1), t.one
+		if dir == "" && t.two != nil {
+			dir, translate = g.unified(), t.two
+		}
+		limits, notes, err := translate(res)
+		if err != nil {
+			return nil, nil, err
+		}
+		warnings = append(warnings, notes...)
+		plan = append(plan, planned{dir: dir, limits: limits})
 	}
-	notes, err := g.setDevices(res.Devices)
-	return append(warnings, notes...), err
+	unified, err := g.planUnified(res.Unified)
+	return append(plan, unified...), warnings, err
 }
 
 func (g *Group) setLimits(res *specs.LinuxResources) (warnings []string, err error) {
@@ -68,24 +81,19 @@ func (g *Group) setLimits(res *specs.LinuxResources) (warnings []string, err err
 	if err := g.checkUsage(res.Memory); err != nil {
 		return nil, err
 	}
-	for _, t := range translations() {
-		dir, translate := g.dir(t.v1), t.one
-		if dir == "" && t.two != nil {
-			dir, translate = g.unified(), t.two
-		}
-		limits, notes, err := translate(res)
-		if err != nil {
-			return nil, err
-		}
-		warnings = append(warnings, notes...)
-		notes, err = writeLimits(dir, limits)
-		if err != nil {
-			return nil, err
-		}
-		warnings = append(warnings, notes...)
-	}
-	if err := g.setUnified(res.Unified); err != nil {
+	plan, warnings, err := g.plan(res)
+	if err != nil {
 		return nil, err
+	}
+	for _, p := range plan {
+		notes, err := writeLimits(p.dir, p.limits)
+		if err != nil && p.of != "" {
+			return nil, fmt.Errorf("%s: %w", p.of, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		warnings = append(warnings, notes...)
 	}
 	return unique(warnings), nil
 }
@@ -240,14 +248,14 @@ func lacking(want, has string) []string {
 	return slices.DeleteFunc(strings.Fields(want), func(c string) bool { return slices.Contains(have, c) })
 }
 
-// setUnified writes the raw v2 values. runtime-spec: an error if the controller of a key is not there.
-func (g *Group) setUnified(values map[string]string) error {
+// planUnified are the raw v2 values. runtime-spec: an error if the controller of a key is not there.
+func (g *Group) planUnified(values map[string]string) (plan []planned, err error) {
 	if len(values) == 0 {
-		return nil
+		return nil, nil
 	}
 	dir := g.unified()
 	if dir == "" {
-		return errdef.Unavailable("unified resources need cgroup v2, which is not used here")
+		return nil, errdef.Unavailable("unified resources need cgroup v2, which is not used here")
 	}
 	keys := make([]string, 0, len(values))
 	for k := range values {
@@ -256,14 +264,14 @@ func (g *Group) setUnified(values map[string]string) error {
 	slices.Sort(keys)
 	for _, k := range keys {
 		if k == "" || strings.ContainsAny(k, "/\x00") || k == "." || k == ".." {
-			return errdef.Invalid("invalid unified resource %q", k)
+			return nil, errdef.Invalid("invalid unified resource %q", k)
 		}
+		p := planned{dir: dir, of: fmt.Sprintf("unified resource %q", k)}
 		// The kernel takes one device per write in files that hold a line for each.
 		for line := range strings.Lines(values[k]) {
-			if _, err := writeLimits(dir, []limit{{file: k, value: strings.TrimSuffix(line, "\n")}}); err != nil {
-				return fmt.Errorf("unified resource %q: %w", k, err)
-			}
+			p.limits = append(p.limits, limit{file: k, value: strings.TrimSuffix(line, "\n")})
 		}
+		plan = append(plan, p)
 	}
-	return nil
+	return plan, nil
 }
