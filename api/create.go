@@ -9,6 +9,7 @@ import (
 	"hull/errdef"
 	"hull/state/plainjson"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -166,17 +167,30 @@ func resourcesFrom(r *container.Resources) engine.Resources {
 	if r.PidsLimit != nil && *r.PidsLimit == 0 { // docker run without --pids-limit sends 0
 		out.PidsLimit = nil
 	}
-	for _, d := range r.BlkioDeviceReadBps {
-		out.BlkioReadBps = append(out.BlkioReadBps, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	for _, d := range r.BlkioWeightDevice {
+		if d != nil {
+			out.BlkioWeightDevices = append(out.BlkioWeightDevices, engine.WeightDevice{Path: d.Path, Weight: d.Weight})
+		}
 	}
-	for _, d := range r.BlkioDeviceWriteBps {
-		out.BlkioWriteBps = append(out.BlkioWriteBps, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	out.BlkioReadBps = throttlesFrom(r.BlkioDeviceReadBps)
+	out.BlkioWriteBps = throttlesFrom(r.BlkioDeviceWriteBps)
+	out.BlkioReadIOPS = throttlesFrom(r.BlkioDeviceReadIOps)
+	out.BlkioWriteIOPS = throttlesFrom(r.BlkioDeviceWriteIOps)
+	return out
+}
+
+func throttlesFrom(list []*blkiodev.ThrottleDevice) (out []engine.ThrottleDevice) {
+	for _, d := range list {
+		if d != nil {
+			out = append(out, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+		}
 	}
-	for _, d := range r.BlkioDeviceReadIOps {
-		out.BlkioReadIOPS = append(out.BlkioReadIOPS, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
-	}
-	for _, d := range r.BlkioDeviceWriteIOps {
-		out.BlkioWriteIOPS = append(out.BlkioWriteIOPS, engine.ThrottleDevice{Path: d.Path, Rate: d.Rate})
+	return out
+}
+
+func wireThrottles(list []engine.ThrottleDevice) (out []*blkiodev.ThrottleDevice) {
+	for _, d := range list {
+		out = append(out, &blkiodev.ThrottleDevice{Path: d.Path, Rate: d.Rate})
 	}
 	return out
 }
@@ -202,7 +216,12 @@ func wireHost(h *engine.Host) *container.HostConfig {
 			OomKillDisable: r.OOMKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,
 			CPURealtimePeriod: r.CPURTPeriod, CPURealtimeRuntime: r.CPURTRuntime, CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems,
 			PidsLimit: r.PidsLimit, BlkioWeight: r.BlkioWeight, DeviceCgroupRules: h.DeviceRules,
+			BlkioDeviceReadBps: wireThrottles(r.BlkioReadBps), BlkioDeviceWriteBps: wireThrottles(r.BlkioWriteBps),
+			BlkioDeviceReadIOps: wireThrottles(r.BlkioReadIOPS), BlkioDeviceWriteIOps: wireThrottles(r.BlkioWriteIOPS),
 		},
+	}
+	for _, d := range r.BlkioWeightDevices {
+		out.BlkioWeightDevice = append(out.BlkioWeightDevice, &blkiodev.WeightDevice{Path: d.Path, Weight: d.Weight})
 	}
 	if out.LogConfig.Type == "" {
 		out.LogConfig.Type = "json-file"

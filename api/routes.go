@@ -42,6 +42,7 @@ var table = [...]route{
 	{"POST", "/containers/{name}/kill", (*server).killContainer, write},
 	{"POST", "/containers/{name}/pause", (*server).pauseContainer, write},
 	{"POST", "/containers/{name}/unpause", (*server).unpauseContainer, write},
+	{"POST", "/containers/{name}/update", (*server).updateContainer, write},
 	{"POST", "/containers/{name}/rename", (*server).renameContainer, write},
 	{"POST", "/containers/{name}/resize", (*server).resizeContainer, write},
 	{"POST", "/containers/{name}/attach", (*server).attachContainer, write},

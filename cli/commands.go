@@ -55,6 +55,7 @@ var commands = [...]command{
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
+	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},
 
 	{name: "event", short: "Tell the engine of something that happened", group: hiddenGroup, sub: eventCommands[:]},
@@ -76,6 +77,7 @@ var containerCommands = [...]command{
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
+	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},
 }
 
@@ -114,6 +116,7 @@ const (
 	shortStop    = "Stop running containers"
 	shortTag     = "Give an image another name"
 	shortUnpause = "Let the processes of paused containers go on"
+	shortUpdate  = "Change limits of containers, also of running ones"
 	shortWait    = "Wait until containers stop and print their exit codes"
 )
 

@@ -60,6 +60,9 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	if err != nil {
 		return "", a.missingImage(err, o, req.Image)
 	}
+	if o.flags.Changed("kernel-memory") {
+		a.warn(noKernelMemory)
+	}
 	for _, w := range created.Warnings {
 		a.warn(w)
 	}

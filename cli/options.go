@@ -34,12 +34,12 @@ type options struct {
 	tmpfs, volumes, devices                  listFlag
 	capAdd, capDrop, groupAdd, security      listFlag
 	ulimits                                  ulimitFlag
-	memory, reservation, shmSize             bytesFlag
-	memorySwap                               swapFlag
-	cpus                                     cpusFlag
-	shares, period, quota, pids              int64
-	cpuset, memset                           string
+	shmSize                                  bytesFlag
+	limits                                   limits
 	oomScore                                 int
+	swappiness                               int64
+	oomKillDisable                           bool
+	deviceRules                              listFlag
 }
 
 func containerFlags(f *pflag.FlagSet) *options {
@@ -90,20 +90,14 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.Var(&o.security, "security-opt", "Security options (no-new-privileges, seccomp=FILE, apparmor=PROFILE, ...)")
 	f.BoolVar(&o.privileged, "privileged", false, "Give it every right on this host")
 	f.Var(&o.devices, "device", "Give it a device of the host: /dev/x[:/dev/y][:rwm]")
+	f.Var(&o.deviceRules, "device-cgroup-rule", "Allow it devices by number: 'c 10:200 rwm'")
 	f.Var(&o.ulimits, "ulimit", "Set limits: name=soft[:hard]")
 	f.Var(&o.sysctls, "sysctl", "Set kernel parameters of its namespaces")
 	f.IntVar(&o.oomScore, "oom-score-adj", 0, "How soon it is killed when memory runs out (-1000 to 1000)")
 
-	f.VarP(&o.memory, "memory", "m", "Limit of memory")
-	f.Var(&o.memorySwap, "memory-swap", "Limit of memory and swap together, -1 for no limit")
-	f.Var(&o.reservation, "memory-reservation", "Memory it keeps when there is little")
-	f.Var(&o.cpus, "cpus", "Number of CPUs it may use")
-	f.Int64VarP(&o.shares, "cpu-shares", "c", 0, "Weight of its share of the CPUs")
-	f.Int64Var(&o.period, "cpu-period", 0, "Period of the CPU quota in microseconds")
-	f.Int64Var(&o.quota, "cpu-quota", 0, "CPU time in each period in microseconds")
-	f.StringVar(&o.cpuset, "cpuset-cpus", "", "CPUs it may run on (0-3, 0,1)")
-	f.StringVar(&o.memset, "cpuset-mems", "", "Memory nodes it may use (0-3, 0,1)")
-	f.Int64Var(&o.pids, "pids-limit", 0, "Number of processes and threads, -1 for no limit")
+	o.limits.add(f)
+	f.Int64Var(&o.swappiness, "memory-swappiness", -1, "How soon its memory goes to swap (0 to 100; cgroup v1 only)")
+	f.BoolVar(&o.oomKillDisable, "oom-kill-disable", false, "Stop it instead of killing in it when memory runs out (cgroup v1 only)")
 
 	f.StringVar(&o.logDriver, "log-driver", "", "Where output is kept: json-file, local or none")
 	f.Var(&o.logOpts, "log-opt", "Options of the log driver (max-size, max-file)")
@@ -148,19 +142,7 @@ func refuseFlags(f *pflag.FlagSet) {
 		{name: "init", boolean: true, why: "needs an init program, which this version does not carry yet"},
 		{name: "restart", harmless: "no", why: "needs restart policies, which this version does not have yet"},
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
-		{name: "device-cgroup-rule", why: notYet},
-		{name: "device-read-bps", why: notYet},
-		{name: "device-read-iops", why: notYet},
-		{name: "device-write-bps", why: notYet},
-		{name: "device-write-iops", why: notYet},
-		{name: "blkio-weight", why: notYet},
-		{name: "blkio-weight-device", why: notYet},
 		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
-		{name: "cpu-rt-period", why: notYet},
-		{name: "cpu-rt-runtime", why: notYet},
-		{name: "memory-swappiness", harmless: "-1", why: notYet},
-		{name: "oom-kill-disable", boolean: true, why: "would let a container without memory hang for ever, and no kernel with cgroup v2 has it"},
-		{name: "kernel-memory", why: "was taken out of the kernel"},
 		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
 		{name: "storage-opt", why: notYet},
 		{name: "use-api-socket", boolean: true, why: "needs the served API, which this version does not have yet"},
@@ -325,13 +307,15 @@ func (o *options) mounts(h *container.HostConfig) error {
 
 func (o *options) resources(h *container.HostConfig) error {
 	r := &h.Resources
-	r.Memory, r.MemorySwap, r.MemoryReservation = int64(o.memory), int64(o.memorySwap), int64(o.reservation)
-	r.NanoCPUs, r.CPUShares, r.CPUPeriod, r.CPUQuota = int64(o.cpus), o.shares, o.period, o.quota
-	r.CpusetCpus, r.CpusetMems = o.cpuset, o.memset
-	r.Ulimits = o.ulimits.list()
-	if o.flags.Changed("pids-limit") {
-		r.PidsLimit = &o.pids
+	o.limits.set(r, o.flags)
+	if o.flags.Changed("memory-swappiness") {
+		r.MemorySwappiness = &o.swappiness
 	}
+	if o.oomKillDisable {
+		r.OomKillDisable = &o.oomKillDisable
+	}
+	r.DeviceCgroupRules = o.deviceRules
+	r.Ulimits = o.ulimits.list()
 	for _, s := range o.devices {
 		d, err := device(s)
 		if err != nil {

@@ -164,6 +164,15 @@ func (c *Client) ContainerUnpause(ctx context.Context, id string) error {
 	return c.container(ctx, http.MethodPost, id, "/unpause", nil, nil, nil)
 }
 
+// ContainerUpdate changes limits and the restart policy of a container; what is zero stays as it is.
+func (c *Client) ContainerUpdate(ctx context.Context, id string, change container.UpdateConfig) (container.UpdateResponse, error) {
+	body := map[string]any{}
+	set(body, reflect.ValueOf(change))
+	var out container.UpdateResponse
+	err := c.container(ctx, http.MethodPost, id, "/update", nil, body, &out)
+	return out, err
+}
+
 // ContainerRename gives a container another name.
 func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
 	return c.container(ctx, http.MethodPost, id, "/rename", url.Values{"name": {name}}, nil, nil)

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"path"
-	"runtime"
 	"strings"
 
 	"hull/errdef"
@@ -135,59 +134,6 @@ func contains(words, w string) bool {
 		}
 	}
 	return false
-}
-
-const minMemory = 6 << 20
-
-func checkResources(r *Resources) error {
-	switch {
-	case r.Memory < 0 || r.MemoryReservation < 0 || r.MemorySwap < -1:
-		return errdef.Invalid("invalid memory limit: must not be negative")
-	case r.Memory > 0 && r.Memory < minMemory:
-		return errdef.Invalid("Minimum memory limit allowed is 6MB")
-	case r.MemorySwap > 0 && r.Memory == 0:
-		return errdef.Invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
-	case r.MemorySwap > 0 && r.MemorySwap < r.Memory:
-		return errdef.Invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
-	case r.Memory > 0 && r.MemoryReservation > r.Memory:
-		return errdef.Invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
-	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):
-		return errdef.Invalid("Invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
-	case r.NanoCPUs < 0 || r.NanoCPUs > int64(runtime.NumCPU())*1e9:
-		return errdef.Invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", runtime.NumCPU(), runtime.NumCPU())
-	case r.NanoCPUs > 0 && (r.CPUPeriod != 0 || r.CPUQuota != 0):
-		return errdef.Invalid("Conflicting options: CPU Period or Quota cannot be used together with NanoCPUs")
-	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
-		return errdef.Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-	case r.CPUQuota > 0 && r.CPUQuota < 1000:
-		return errdef.Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-	case r.CPUShares < 0:
-		return errdef.Invalid("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
-	case r.BlkioWeight != 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
-		return errdef.Invalid("Range of blkio weight is from 10 to 1000")
-	}
-	if err := checkCPUList("cpuset cpus", r.CpusetCpus); err != nil {
-		return err
-	}
-	return checkCPUList("cpuset mems", r.CpusetMems)
-}
-
-// checkCPUList admits "0-3,5" and bounds the numbers: expanding 0-2147483647 once took a daemon down
-// (CVE-2018-20699).
-func checkCPUList(what, list string) error {
-	if list == "" {
-		return nil
-	}
-	for part := range strings.SplitSeq(list, ",") {
-		lo, hi, isRange := strings.Cut(part, "-")
-		if !isRange {
-			hi = lo
-		}
-		if !isDigits(lo) || !isDigits(hi) || len(lo) > 4 || len(hi) > 4 {
-			return errdef.Invalid("Invalid value %s for %s", clip(list), what)
-		}
-	}
-	return nil
 }
 
 // checkSysctls admits what belongs to a namespace that the container has to itself.

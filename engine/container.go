@@ -93,25 +93,32 @@ type Ulimit struct {
 
 // Resources are the limits of a container's cgroup. Zero is no limit unless said otherwise.
 type Resources struct {
-	Memory            int64            `json:"memory,omitempty"`            // bytes
-	MemorySwap        int64            `json:"memorySwap,omitempty"`        // memory and swap; -1 unlimited; 0 twice Memory
-	MemoryReservation int64            `json:"memoryReservation,omitempty"` // bytes
-	MemorySwappiness  *int64           `json:"memorySwappiness,omitempty"`
-	OOMKillDisable    *bool            `json:"oomKillDisable,omitempty"`
-	NanoCPUs          int64            `json:"nanoCpus,omitempty"`
-	CPUShares         int64            `json:"cpuShares,omitempty"`
-	CPUPeriod         int64            `json:"cpuPeriod,omitempty"` // microseconds
-	CPUQuota          int64            `json:"cpuQuota,omitempty"`  // microseconds
-	CPURTPeriod       int64            `json:"cpuRtPeriod,omitempty"`
-	CPURTRuntime      int64            `json:"cpuRtRuntime,omitempty"`
-	CpusetCpus        string           `json:"cpusetCpus,omitempty"`
-	CpusetMems        string           `json:"cpusetMems,omitempty"`
-	PidsLimit         *int64           `json:"pidsLimit,omitempty"` // nil: DefaultPids; <= 0 unlimited
-	BlkioWeight       uint16           `json:"blkioWeight,omitempty"`
-	BlkioReadBps      []ThrottleDevice `json:"blkioReadBps,omitempty"`
-	BlkioWriteBps     []ThrottleDevice `json:"blkioWriteBps,omitempty"`
-	BlkioReadIOPS     []ThrottleDevice `json:"blkioReadIops,omitempty"`
-	BlkioWriteIOPS    []ThrottleDevice `json:"blkioWriteIops,omitempty"`
+	Memory             int64            `json:"memory,omitempty"`            // bytes
+	MemorySwap         int64            `json:"memorySwap,omitempty"`        // memory and swap; -1 unlimited; at create 0 becomes twice Memory
+	MemoryReservation  int64            `json:"memoryReservation,omitempty"` // bytes
+	MemorySwappiness   *int64           `json:"memorySwappiness,omitempty"`
+	OOMKillDisable     *bool            `json:"oomKillDisable,omitempty"`
+	NanoCPUs           int64            `json:"nanoCpus,omitempty"`
+	CPUShares          int64            `json:"cpuShares,omitempty"`
+	CPUPeriod          int64            `json:"cpuPeriod,omitempty"` // microseconds
+	CPUQuota           int64            `json:"cpuQuota,omitempty"`  // microseconds
+	CPURTPeriod        int64            `json:"cpuRtPeriod,omitempty"`
+	CPURTRuntime       int64            `json:"cpuRtRuntime,omitempty"`
+	CpusetCpus         string           `json:"cpusetCpus,omitempty"`
+	CpusetMems         string           `json:"cpusetMems,omitempty"`
+	PidsLimit          *int64           `json:"pidsLimit,omitempty"` // nil: DefaultPids; <= 0 unlimited
+	BlkioWeight        uint16           `json:"blkioWeight,omitempty"`
+	BlkioWeightDevices []WeightDevice   `json:"blkioWeightDevices,omitempty"`
+	BlkioReadBps       []ThrottleDevice `json:"blkioReadBps,omitempty"`
+	BlkioWriteBps      []ThrottleDevice `json:"blkioWriteBps,omitempty"`
+	BlkioReadIOPS      []ThrottleDevice `json:"blkioReadIops,omitempty"`
+	BlkioWriteIOPS     []ThrottleDevice `json:"blkioWriteIops,omitempty"`
+}
+
+// WeightDevice is the weight of one block device.
+type WeightDevice struct {
+	Path   string `json:"path"`
+	Weight uint16 `json:"weight"`
 }
 
 // ThrottleDevice limits a rate of one block device.

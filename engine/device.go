@@ -180,13 +180,3 @@ func linuxDevice(p string, st *unix.Stat_t) specs.LinuxDevice {
 	}
 	return d
 }
-
-func throttle(d ThrottleDevice) (specs.LinuxThrottleDevice, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(d.Path, &st); err != nil {
-		return specs.LinuxThrottleDevice{}, err
-	}
-	t := specs.LinuxThrottleDevice{Rate: d.Rate}
-	t.Major, t.Minor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
-	return t, nil
-}

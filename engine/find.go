@@ -115,7 +115,8 @@ func (e *Engine) loadState(c *Container) {
 	}
 }
 
-// get finds a container by name, id or prefix and settles it if its monitor died.
+// get finds a container by name, id or prefix, settles it if its monitor died, and finishes an update of it that was
+// killed.
 func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 	id, err := e.find(name)
 	if err != nil {
@@ -131,6 +132,9 @@ func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 	c, err := e.load(id)
 	if errors.Is(err, errdef.ErrNotFound) {
 		return nil, noSuchContainer(name)
+	}
+	if err == nil && c.Running() {
+		err = e.finishUpdate(ctx, c)
 	}
 	return c, err
 }
