@@ -51,6 +51,7 @@ type boot struct {
 	hooks    [2]int // pipe: a byte says that BeforePivot succeeded
 	wait     bool   // for Start, before execve
 	apart    bool   // the second child gets memory of its own
+	present  bool   // the working directory has to be there: it is not made
 	outlives bool   // the caller: its end is not the end of the process
 
 	pid, pidfd kernel.Reg

@@ -17,7 +17,7 @@ import (
 // Errors have the same kinds as those of Create.
 func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (_ *Process, err error) {
 	cfg := &Config{Spec: t.Spec, Seccomp: t.Seccomp, Stdio: stdio, Cgroup: t.Cgroup}
-	b := &boot{cfg: cfg, spec: t.Spec, process: p, root: rootNone, rootless: os.Geteuid() != 0, outlives: t.Outlive}
+	b := &boot{cfg: cfg, spec: t.Spec, process: p, root: rootNone, rootless: os.Geteuid() != 0, present: true, outlives: t.Outlive}
 	defer b.close()
 	if b.prog, err = kernel.NewProgram(); err != nil {
 		return nil, err

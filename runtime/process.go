@@ -309,7 +309,11 @@ func (b *boot) preserve() error {
 	return nil
 }
 
-// enterCwd changes into the working directory without magic links (CVE-2024-21626), making it if it is missing. The
+// openingCwd begins what a failure to open the working directory says, for explain.
+const openingCwd = "open working directory "
+
+// enterCwd changes into the working directory without magic links (CVE-2024-21626), making a missing one for the first
+// process of a container, not for others (as runc). The
 // function it returns, if any, tries again as the user, for a directory that root may not enter (NFS, FUSE).
 func (b *boot) enterCwd(cwd string) func() {
 	p := b.prog
@@ -318,13 +322,7 @@ func (b *boot) enterCwd(cwd string) func() {
 	root := p.Call("open root", unix.SYS_OPENAT, unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Result()
 	b.rootReg = root
 	if cwd != "/" {
-		missing, there := p.NewLabel(), p.NewLabel()
-		fd := p.Register()
-		b.openHow("open working directory "+cwd, root, cwd, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS, 0, unix.ENOENT).Else(missing).Into(fd)
-		p.Jump(there)
-		p.Mark(missing)
-		b.makeDirs(cwd, fd)
-		p.Mark(there)
+		fd := b.openCwd(root, cwd)
 		p.Call("enter working directory "+cwd, unix.SYS_FCHDIR, fd).Allow(unix.EACCES).Else(denied)
 		p.Jump(done)
 		p.Mark(denied)
@@ -341,6 +339,23 @@ func (b *boot) enterCwd(cwd string) func() {
 		p.Call("enter working directory "+cwd, unix.SYS_CHDIR, cwd)
 		b.checkCwd()
 	}
+}
+
+// openCwd opens the working directory, which is not /.
+func (b *boot) openCwd(root kernel.Reg, cwd string) kernel.Reg {
+	p := b.prog
+	const flags, resolve = unix.O_PATH | unix.O_DIRECTORY, unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+	if b.present {
+		return b.openHow(openingCwd+cwd, root, cwd, flags, resolve, 0).Result()
+	}
+	missing, there := p.NewLabel(), p.NewLabel()
+	fd := p.Register()
+	b.openHow(openingCwd+cwd, root, cwd, flags, resolve, 0, unix.ENOENT).Else(missing).Into(fd)
+	p.Jump(there)
+	p.Mark(missing)
+	b.makeDirs(cwd, fd)
+	p.Mark(there)
+	return fd
 }
 
 // checkCwd refuses a working directory outside the root: getcwd(2) then begins with "(unreachable)".
@@ -526,7 +541,17 @@ func (b *boot) environment() []string {
 // explain says what a failure means for the person who typed the command.
 func (b *boot) explain(err error) error {
 	var e *kernel.Error
-	if !errors.As(err, &e) || !strings.HasPrefix(e.What, "exec ") {
+	if !errors.As(err, &e) {
+		return err
+	}
+	if cwd, ok := strings.CutPrefix(e.What, openingCwd); ok && b.present {
+		kind := errdef.ErrCannotRun
+		if e.Errno == unix.ENOENT {
+			kind = errdef.ErrNoCommand // as Docker, whose status of it is 127
+		}
+		return errdef.As(kind, fmt.Errorf("chdir to cwd (%q) failed: %w", cwd, e.Errno))
+	}
+	if !strings.HasPrefix(e.What, "exec ") {
 		return err
 	}
 	name := b.process.Args[0]
