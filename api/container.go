@@ -94,6 +94,8 @@ func statusLine(s *engine.State, now time.Time) string {
 		return "Up " + units.HumanDuration(now.Sub(s.StartedAt))
 	case engine.StatusPaused:
 		return "Up " + units.HumanDuration(now.Sub(s.StartedAt)) + " (Paused)"
+	case engine.StatusRestarting:
+		return "Restarting (" + strconv.Itoa(s.ExitCode) + ") " + units.HumanDuration(now.Sub(s.FinishedAt)) + " ago"
 	case engine.StatusExited:
 		if s.FinishedAt.IsZero() {
 			return "Exited (" + strconv.Itoa(s.ExitCode) + ")"
@@ -138,7 +140,7 @@ func (s *server) inspectContainer(q *request) error {
 	path, args := argv(c)
 	out := container.InspectResponse{
 		ID: c.ID, Created: c.Created.Format(time.RFC3339Nano), Path: path, Args: args, State: wireState(&c.State),
-		Image: c.Image, ResolvConfPath: f.ResolvConf, HostnamePath: f.Hostname, HostsPath: f.Hosts, LogPath: f.Log,
+		RestartCount: c.State.Restarts, Image: c.Image, ResolvConfPath: f.ResolvConf, HostnamePath: f.Hostname, HostsPath: f.Hosts, LogPath: f.Log,
 		Name: "/" + c.Name, Driver: driver, Platform: "linux",
 		HostConfig: wireHost(&c.Host), Config: wireConfig(&c.Config), Mounts: mountPoints(c),
 		GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{
@@ -158,8 +160,9 @@ func (s *server) inspectContainer(q *request) error {
 
 func wireState(s *engine.State) *container.State {
 	return &container.State{
-		Status: container.ContainerState(s.Status), Running: s.Status == engine.StatusRunning || s.Status == engine.StatusPaused,
-		Paused: s.Status == engine.StatusPaused, Dead: s.Status == engine.StatusDead,
+		Status: container.ContainerState(s.Status), Running: s.Status == engine.StatusRunning || s.Status == engine.StatusPaused || s.Status == engine.StatusRestarting,
+		Restarting: s.Status == engine.StatusRestarting,
+		Paused:     s.Status == engine.StatusPaused, Dead: s.Status == engine.StatusDead,
 		OOMKilled: s.OOMKilled, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error,
 		StartedAt: s.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: s.FinishedAt.UTC().Format(time.RFC3339Nano),
 	}

@@ -24,7 +24,7 @@ func configFrom(c *container.Config) *engine.Config {
 		Tty: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		AttachStdin: c.AttachStdin, AttachStdout: c.AttachStdout, AttachStderr: c.AttachStderr,
 		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Labels: c.Labels,
-		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout, Shell: c.Shell, Health: healthFrom(c.Healthcheck),
 	}
 	for p := range c.ExposedPorts {
 		out.ExposedPorts = append(out.ExposedPorts, p.String())
@@ -44,7 +44,7 @@ func wireConfig(c *engine.Config) *container.Config {
 		Tty: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		AttachStdin: c.AttachStdin, AttachStdout: c.AttachStdout, AttachStderr: c.AttachStderr,
 		Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Labels: c.Labels,
-		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+		StopSignal: c.StopSignal, StopTimeout: c.StopTimeout, Shell: c.Shell, Healthcheck: wireHealthcheck(c.Health),
 	}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
@@ -72,8 +72,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 	switch {
 	case len(h.PortBindings) > 0 || h.PublishAllPorts:
 		return missing("publishing ports (-p)")
-	case !h.RestartPolicy.IsNone():
-		return missing("a restart policy (--restart)")
 	case h.Init != nil && *h.Init:
 		return missing("an init process (--init)")
 	case len(h.VolumesFrom) > 0:
@@ -113,6 +111,11 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 		Log:       engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
 		Resources: resourcesFrom(&h.Resources),
 	}
+	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
+		return nil, errdef.As(errdef.ErrInvalid, err)
+	}
+	out.Restart = restartFrom(h.RestartPolicy)
+	out.Init = h.Init != nil && *h.Init
 	if h.ShmSize < 0 {
 		return nil, errdef.Invalid("SHM size can not be less than 0")
 	}
@@ -207,7 +210,7 @@ func wireHost(h *engine.Host) *container.HostConfig {
 		Sysctls: h.Sysctls, ShmSize: h.ShmSize, OomScoreAdj: h.OOMScoreAdj, Annotations: h.Annotations,
 		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, ContainerIDFile: h.CidFile, Umask: h.Umask,
 		LogConfig:     container.LogConfig{Type: h.Log.Driver, Config: h.Log.Options},
-		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		RestartPolicy: wireRestart(h.Restart),
 		PortBindings:  network.PortMap{},
 		ConsoleSize:   [2]uint{uint(h.ConsoleSize.Height), uint(h.ConsoleSize.Width)},
 		Runtime:       "hull",

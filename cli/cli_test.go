@@ -73,8 +73,6 @@ func TestRefusedFlags(t *testing.T) {
 		"run -P app:1":                             "hull: --publish-all needs a network, which this version does not have yet\n",
 		"create --dns 1.1.1.1 app:1":               "hull: --dns needs a network, which this version does not have yet\n",
 		"run --mount type=bind,src=/,dst=/x app:1": "hull: --mount is not in this version yet; use -v for a directory and --tmpfs for memory\n",
-		"run --init app:1":                         "hull: --init needs an init program, which this version does not carry yet\n",
-		"run --restart always app:1":               "hull: --restart needs restart policies, which this version does not have yet\n",
 		"pull app:1":                               "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
 		"build .":                                  "hull: build comes with a later version, in hulld\n",
 	} {

@@ -23,7 +23,9 @@ type options struct {
 
 	attach                                   listFlag
 	stdin, tty, privileged, readOnly, remove bool
-	noHealth                                 bool
+	health                                   healthFlags
+	restart                                  string
+	init                                     bool
 	user, dir, hostname, domainname          string
 	entrypoint, stopSignal                   string
 	network, pid, ipc, uts, userns, cgroupns string
@@ -67,7 +69,9 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.Var(&o.annotations, "annotation", "Set annotations, which are passed to the runtime")
 	f.StringVar(&o.stopSignal, "stop-signal", "", "Signal that asks the container to stop")
 	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "Seconds from that signal to SIGKILL")
-	f.BoolVar(&o.noHealth, "no-healthcheck", false, "Disable the health check of the image")
+	f.StringVar(&o.restart, "restart", "no", "When it is started again: no, on-failure[:N], always, unless-stopped")
+	f.BoolVar(&o.init, "init", false, "Run an init as process 1, which passes signals on and reaps")
+	o.health.add(f)
 
 	f.StringVarP(&o.hostname, "hostname", "h", "", "Host name of the container")
 	f.StringVar(&o.domainname, "domainname", "", "NIS domain name of the container")
@@ -107,7 +111,6 @@ func containerFlags(f *pflag.FlagSet) *options {
 const (
 	noNetwork = "needs a network, which this version does not have yet"
 	noVolumes = "needs volumes, which this version does not have yet"
-	noHealth  = "needs health checks, which this version does not have yet"
 	notYet    = "is not in this version yet"
 	windows   = "is for Windows containers only"
 )
@@ -133,14 +136,6 @@ func refuseFlags(f *pflag.FlagSet) {
 		{name: "mount", why: "is not in this version yet; use -v for a directory and --tmpfs for memory"},
 		{name: "volumes-from", why: noVolumes},
 		{name: "volume-driver", why: noVolumes},
-		{name: "health-cmd", why: noHealth},
-		{name: "health-interval", why: noHealth},
-		{name: "health-retries", why: noHealth},
-		{name: "health-start-interval", why: noHealth},
-		{name: "health-start-period", why: noHealth},
-		{name: "health-timeout", why: noHealth},
-		{name: "init", boolean: true, why: "needs an init program, which this version does not carry yet"},
-		{name: "restart", harmless: "no", why: "needs restart policies, which this version does not have yet"},
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
 		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
 		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
@@ -196,10 +191,8 @@ func (o *options) config(image string, command []string) (*container.Config, err
 	if o.flags.Changed("stop-timeout") {
 		c.StopTimeout = &o.stopTimeout
 	}
-	if o.noHealth {
-		c.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
-	}
-	return c, nil
+	c.Healthcheck, err = o.health.check()
+	return c, err
 }
 
 // attached sets which streams the client connects: those of -a, or stdout and stderr, with -i stdin too.
@@ -227,6 +220,13 @@ func (o *options) host() (*container.HostConfig, error) {
 	if err := checkNetwork(o.network); err != nil {
 		return nil, err
 	}
+	policy, err := restartPolicy(o.restart)
+	if err != nil {
+		return nil, err
+	}
+	if o.remove && !policy.IsNone() {
+		return nil, errdef.Invalid("conflicting options: cannot specify both --restart and --rm")
+	}
 	security, masked, readonly, err := securityOptions(o.security)
 	if err != nil {
 		return nil, err
@@ -239,10 +239,16 @@ func (o *options) host() (*container.HostConfig, error) {
 		SecurityOpt: security, MaskedPaths: masked, ReadonlyPaths: readonly, OomScoreAdj: o.oomScore,
 		ShmSize: int64(o.shmSize), Sysctls: o.sysctls, Annotations: o.annotations,
 		LogConfig:     container.LogConfig{Type: o.logDriver, Config: o.logOpts},
-		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		RestartPolicy: policy,
 	}
 	if o.network != "" {
 		h.NetworkMode = container.NetworkMode(o.network)
+	}
+	if o.flags.Changed("init") {
+		h.Init = &o.init
+	}
+	if err := o.health.act(h); err != nil {
+		return nil, err
 	}
 	if err := o.modes(h); err != nil {
 		return nil, err

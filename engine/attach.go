@@ -32,6 +32,9 @@ func (e *Engine) Attach(ctx context.Context, name string, o AttachOptions) (s St
 	if c.State.Status == StatusPaused {
 		return nil, false, pausedFor(c.ID, "attach")
 	}
+	if c.State.Status == StatusRestarting {
+		return nil, false, restartingFor(c.ID)
+	}
 	conn, err := e.monitor(ctx, c)
 	if err != nil {
 		return nil, false, err

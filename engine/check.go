@@ -37,6 +37,8 @@ func (r *record) check() (warnings []string, err error) {
 		func() error { return checkHostname(c.Domainname) },
 		func() error { return checkLabels(c.Labels) },
 		func() error { return checkStop(c) },
+		func() error { return checkRestart(h) },
+		func() error { return checkHealth(c.Health) },
 		func() error { return checkModes(h) },
 		func() error { return checkResources(&h.Resources) },
 		func() error { return checkSysctls(h) },

@@ -24,12 +24,16 @@ type Config struct {
 	StopTimeout  *int              `json:"stopTimeout,omitempty"` // seconds; negative waits for ever
 	ExposedPorts []string          `json:"exposedPorts,omitempty"`
 	Volumes      []string          `json:"volumes,omitempty"`
+	Shell        []string          `json:"shell,omitempty"`  // of a health check's command line; nil is /bin/sh -c
+	Health       *Health           `json:"health,omitempty"` // nil: none
 }
 
 // Host says how a container is confined and what of the host it gets.
 type Host struct {
 	Network       string            `json:"network,omitempty"`
 	AutoRemove    bool              `json:"autoRemove,omitempty"`
+	Restart       RestartPolicy     `json:"restart,omitzero"`
+	Init          bool              `json:"init,omitempty"`  // an init of ours is process 1
 	Binds         []string          `json:"binds,omitempty"` // SOURCE:TARGET[:OPTIONS], as -v
 	Mounts        []Mount           `json:"mounts,omitempty"`
 	Tmpfs         map[string]string `json:"tmpfs,omitempty"` // target -> options
@@ -141,12 +145,13 @@ type Log struct {
 
 // Status of a container, in Docker's words.
 const (
-	StatusCreated  = "created"
-	StatusRunning  = "running"
-	StatusPaused   = "paused" // running, its processes frozen
-	StatusExited   = "exited"
-	StatusRemoving = "removing"
-	StatusDead     = "dead"
+	StatusCreated    = "created"
+	StatusRunning    = "running"
+	StatusPaused     = "paused"     // running, its processes frozen
+	StatusRestarting = "restarting" // ended, and about to be started again by its policy
+	StatusExited     = "exited"
+	StatusRemoving   = "removing"
+	StatusDead       = "dead"
 )
 
 // State is what is known of a container's process.
@@ -159,6 +164,7 @@ type State struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 	Warnings   []string // of the start: what was clamped or left out
+	Restarts   int      // by the restart policy, since a person started it
 }
 
 // Container is one container as it is on disk, with its state.

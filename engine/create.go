@@ -159,6 +159,10 @@ func (r *record) fill(img *image.Run) {
 	if c.StopTimeout == nil {
 		c.StopTimeout = img.StopTimeout
 	}
+	if c.Shell == nil {
+		c.Shell = img.Shell
+	}
+	c.Health = c.Health.or(img.Healthcheck)
 	// What a person set wins over the image's, and "NAME" alone takes the image's away.
 	c.Env = mergeEnv(c.Env, img.Env)
 	c.Labels = mergeLabels(img.Labels, c.Labels)

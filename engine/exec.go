@@ -52,7 +52,10 @@ func (e *Engine) ExecCreate(ctx context.Context, name string, cfg *ExecConfig) (
 	if err != nil {
 		return "", err
 	}
-	if !c.Running() {
+	switch {
+	case c.State.Status == StatusRestarting:
+		return "", restartingFor(c.ID)
+	case !c.Running():
 		return "", notRunning(c.ID)
 	}
 	if c.State.Status == StatusPaused {

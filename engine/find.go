@@ -97,6 +97,9 @@ func (e *Engine) loadState(c *Container) {
 		Status: s.Status, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
 		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, Warnings: s.Warnings,
 	}
+	if c.Host.kept() {
+		defer e.loadRestarts(c, s)
+	}
 	if s.Status == monitor.StatusExited && s.StartedAt.IsZero() {
 		// As in Docker: what never ran is created, with the exit code and the error of the attempt.
 		c.State.Status, c.State.FinishedAt = StatusCreated, time.Time{}

@@ -24,6 +24,15 @@ func (e *Engine) Kill(ctx context.Context, name, signal string) error {
 	if err != nil {
 		return err
 	}
+	restarting := c.State.Status == StatusRestarting
+	if stopsBy(&c.Config, sig) {
+		if err := e.forget(ctx, c); err != nil {
+			return err
+		}
+		if restarting && !c.Running() {
+			return nil
+		}
+	}
 	if !c.Running() {
 		return errdef.Conflict("cannot kill container: %s: container %s is not running", name, c.ID)
 	}
@@ -54,6 +63,17 @@ func endsBy(c *Config, sig int) bool {
 		return true
 	}
 	stop, err := ParseSignal(c.StopSignal)
+	return err == nil && stop == sig
+}
+
+// stopsBy reports whether a person who sends the signal wants the container to stay away: SIGKILL, and its stop signal.
+// With Docker any signal ends the restart policy of a container without a stop signal of its own, SIGHUP for a new
+// configuration too, which nobody means.
+func stopsBy(c *Config, sig int) bool {
+	if sig == int(unix.SIGKILL) {
+		return true
+	}
+	stop, _, err := stopWith(c, StopOptions{})
 	return err == nil && stop == sig
 }
 

@@ -39,7 +39,7 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 		switch {
 		case e.forsaken(c):
 			forgotten = append(forgotten, c.ID)
-		case (all || c.Running()) && f.holds(c):
+		case (all || c.Running() || c.State.Status == StatusRestarting) && f.holds(c):
 			out = append(out, c)
 		}
 	}
@@ -140,7 +140,7 @@ func (e *Engine) repairAll(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return e.resumeAll(ctx, names)
 }
 
 // filters is a parsed ListOptions.Filters.

@@ -54,7 +54,11 @@ func (e *Engine) withGroup(ctx context.Context, name string, f func(*Container, 
 		return err
 	}
 	defer l.Unlock()
-	if e.loadState(c); !c.Running() {
+	e.loadState(c)
+	switch {
+	case c.State.Status == StatusRestarting:
+		return restartingFor(c.ID)
+	case !c.Running():
 		return notRunning(c.ID)
 	}
 	g, err := e.group(c)

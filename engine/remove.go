@@ -28,6 +28,15 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error
 	if err != nil {
 		return err
 	}
+	restarting := c.State.Status == StatusRestarting
+	if restarting && !o.Force {
+		return errdef.Conflict("cannot remove container %q: container is restarting: stop the container before removing or force remove", "/"+c.Name)
+	}
+	if restarting || c.Running() && o.Force {
+		if err := e.forget(ctx, c); err != nil {
+			return err
+		}
+	}
 	if c.Running() {
 		if !o.Force && c.State.Status == StatusPaused {
 			return errdef.Conflict("cannot remove container %q: container is paused and must be unpaused first", "/"+c.Name)
@@ -74,6 +83,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 		return err
 	}
 	// From here on the container is gone for everybody; the rest is cleaning up.
+	e.unkeep(id)
 	err = e.dissolve(id, func(c *Container) { e.containerEvent(c, "destroy") })
 	e.opt.Trace.Step("remove container")
 	return err

@@ -28,18 +28,29 @@ const (
 const deleteWait = 10 * time.Second
 
 // settle repairs the container id if its monitor died and, as nobody else will, removes it if it was to remove itself
-// at its end: then gone is true.
+// at its end: then gone is true. One with a restart policy is judged by it.
 func (e *Engine) settle(ctx context.Context, id string) (gone bool, err error) {
 	repaired, err := e.repair(ctx, id)
-	if err != nil || !repaired {
+	if err != nil {
+		return false, err
+	}
+	if !repaired {
+		if e.due(id) {
+			err = e.resume(ctx, id)
+		}
 		return false, err
 	}
 	r, err := e.readRecord(e.dir(id))
 	if isMissing(err) {
 		return true, nil
 	}
-	if err != nil || !r.Host.AutoRemove {
+	switch {
+	case err != nil:
 		return false, nil // damaged: to be seen, and removed by hand
+	case r.Host.kept():
+		return false, e.resume(ctx, id)
+	case !r.Host.AutoRemove:
+		return false, nil
 	}
 	s, err := monitor.ReadState(e.dir(id))
 	if err == nil && s.Starts == 0 {
@@ -113,6 +124,7 @@ func (e *Engine) recordLoss(id string) error {
 	}
 	s.Status, s.ExitCode, s.Error, s.Pid = monitor.StatusExited, exitLost, lostError, 0
 	s.FinishedAt = time.Now().UTC()
+	s.Ran, s.Ends = s.FinishedAt.Sub(s.StartedAt), s.Ends+1
 	b, err := plainjson.Marshal(s)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"hull/errdef"
 	"hull/monitor"
@@ -44,9 +45,20 @@ func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, er
 	if c.State.Status == StatusPaused {
 		return nil, errdef.Conflict("cannot start a paused container, try unpause instead")
 	}
-	if c.Running() {
+	if c.Running() || c.State.Status == StatusRestarting {
 		return nil, errdef.NotModified("container %s is already running", c.ID)
 	}
+	if err := e.begun(c); err != nil {
+		return nil, err
+	}
+	if warnings, err = e.launch(ctx, c, 0); err != nil {
+		e.notBegun(c)
+	}
+	return warnings, err
+}
+
+// launch has a monitor run c, which is locked and does not run. With a delay it only sets the monitor to do so.
+func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) (warnings []string, err error) {
 	conn, err := e.monitor(ctx, c)
 	if err != nil {
 		return nil, err
@@ -61,8 +73,13 @@ func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, er
 		}
 	}
 	ids := b.ids
+	if c.Host.kept() {
+		if err := e.keep(c.ID); err != nil {
+			return nil, err
+		}
+	}
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
-	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{Op: monitor.OpStart, Trace: e.opt.Trace != nil})
+	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{Op: monitor.OpStart, Delay: delay, Trace: e.opt.Trace != nil})
 	if resp != nil {
 		e.opt.Trace.Add(resp.Trace)
 	}
@@ -113,9 +130,7 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 	if m.Log, err = logConfig(&c.Host.Log); err != nil {
 		return nil, err
 	}
-	if c.Host.AutoRemove && len(e.opt.Self) > 0 {
-		m.OnExit = append(slices.Clone(e.opt.Self), "event", "exit", c.ID)
-	}
+	m.OnExit = e.onExit(c)
 	if m.Root, err = e.overlay(c); err != nil {
 		return nil, err
 	}

@@ -19,16 +19,27 @@ type StopOptions struct {
 	Timeout *int   // seconds until it is killed; nil is the container's own, negative for ever
 }
 
-// Stop asks the container to end, and kills it when it does not in time. One that does not run is ErrNotModified.
+// Stop asks the container to end, and kills it when it does not in time. Its restart policy does not bring it back. One
+// that does not run is ErrNotModified.
 func (e *Engine) Stop(ctx context.Context, name string, o StopOptions) error {
 	c, err := e.get(ctx, name)
 	if err != nil {
 		return err
 	}
-	if !c.Running() {
-		return errdef.NotModified("container %s is not running", c.ID)
+	restarting := c.State.Status == StatusRestarting
+	if _, _, err := stopWith(&c.Config, o); err != nil {
+		return err
 	}
-	return e.stop(ctx, c, o)
+	if err := e.forget(ctx, c); err != nil {
+		return err
+	}
+	switch {
+	case c.Running():
+		return e.stop(ctx, c, o)
+	case restarting:
+		return nil
+	}
+	return errdef.NotModified("container %s is not running", c.ID)
 }
 
 func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
@@ -70,25 +81,4 @@ func stopWith(c *Config, o StopOptions) (sig int, wait time.Duration, err error)
 		}
 	}
 	return sig, wait, nil
-}
-
-// Restart stops the container if it runs, and starts it. The warnings are those of Start.
-func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) (warnings []string, err error) {
-	c, err := e.use(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if c.Running() {
-		if c.Host.AutoRemove {
-			return nil, errdef.Conflict("container %s removes itself when it stops (--rm), so it cannot be restarted", c.ID)
-		}
-		if err := e.stop(ctx, c, o); err != nil {
-			return nil, err
-		}
-	}
-	// Once stopped, it is started again even if whoever asked has gone.
-	if warnings, err = e.start(context.WithoutCancel(ctx), c); err == nil {
-		e.containerEvent(c, "restart")
-	}
-	return warnings, err
 }

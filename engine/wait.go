@@ -36,7 +36,7 @@ func (e *Engine) Wait(ctx context.Context, name string, cond Condition, ready fu
 	}
 	switch cond {
 	case "", NotRunning:
-		if !c.Running() {
+		if !c.Running() && c.State.Status != StatusRestarting {
 			ready()
 			return exitOf(&c.State), nil
 		}
@@ -114,6 +114,11 @@ func (e *Engine) exitOnDisk(ctx context.Context, c *Container, remove bool) (Exi
 	}
 	e.loadState(c)
 	exit := exitOf(&c.State)
+	if e.due(c.ID) {
+		if err := e.resume(ctx, c.ID); err != nil {
+			return exit, err
+		}
+	}
 	if remove {
 		if err := e.remove(ctx, c.ID); err != nil && !errors.Is(err, errdef.ErrNotFound) {
 			return exit, err

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"hull/errdef"
@@ -32,6 +34,7 @@ type Conn struct {
 	br      *bufio.Reader
 	greeted bool
 	ending  bool // the container has ended, and the monitor only answers questions about that
+	version int  // of the monitor
 }
 
 func newConn(f *os.File) *Conn { return &Conn{f: f, br: bufio.NewReaderSize(incoming{f}, 1024)} }
@@ -104,7 +107,11 @@ func (c *Conn) greet() error {
 	if errors.Is(err, io.EOF) {
 		return ErrNoMonitor // it was leaving
 	}
-	c.greeted, c.ending = err == nil, string(line) == greetEnding
+	word, version, _ := strings.Cut(string(line), " ")
+	c.greeted, c.ending, c.version = err == nil, word == greetEnding, 1
+	if n, err := strconv.Atoi(version); err == nil {
+		c.version = n
+	}
 	return err
 }
 

@@ -36,9 +36,18 @@ type box struct {
 
 // start runs the container and answers once execve has succeeded or failed. It goes on when the client leaves.
 func (s *server) start(req *Request) *Response {
-	if err := s.begin(); err != nil {
+	if err := s.begin(phaseIdle); err != nil {
 		return refusal(err)
 	}
+	if req.Delay > 0 {
+		return s.bide(req.Delay)
+	}
+	return s.startNow(req)
+}
+
+// startNow is start from phaseStarting on.
+func (s *server) startNow(req *Request) *Response {
+	defer close(s.started)
 	var tr *trace.Trace
 	if req.Trace {
 		tr = trace.New("monitor")
@@ -63,11 +72,12 @@ func (s *server) start(req *Request) *Response {
 	return &Response{OK: true, State: s.current(), Trace: tr.Steps()}
 }
 
-func (s *server) begin() error {
+// begin makes one of many who start the container the one who does. from is phaseIdle, or phaseBiding when it is over.
+func (s *server) begin(from phase) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.phase {
-	case phaseIdle:
+	case from:
 		s.phase = phaseStarting
 		return nil
 	case phaseEnding, phaseEnded:
@@ -156,7 +166,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 	st := State{
 		Status: StatusRunning, Pid: c.Pid, PidStart: begun, BootID: boot,
 		StartedAt: now, FinishedAt: s.state.FinishedAt, Starts: s.state.Starts + 1,
-		Warnings: append(s.state.Warnings, c.Warnings...),
+		Ends: s.state.Ends, Warnings: append(s.state.Warnings, c.Warnings...),
 	}
 	if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {
 		return nil, err
@@ -207,6 +217,7 @@ func (s *server) live(b *box) {
 	s.setPhase(phaseEnding)
 	st := *s.current()
 	st.Status, st.ExitCode, st.FinishedAt = StatusExited, code, time.Now()
+	st.Ran, st.Ends = st.FinishedAt.Sub(st.StartedAt), st.Ends+1
 	st.Pid, st.PidStart, st.BootID = 0, 0, ""
 	st.OOMKilled = groupErr == nil && g.OOMKilled()
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
@@ -242,6 +253,7 @@ func (s *server) setPhase(p phase) {
 func (s *server) startFailed(why error) {
 	st := *s.current()
 	st.Status, st.ExitCode, st.Error, st.FinishedAt = StatusExited, exitCode(why), why.Error(), time.Now()
+	st.Ran, st.Ends, st.OOMKilled, st.Unhealthy = 0, st.Ends+1, false, false
 	s.out.end(func() {
 		if s.cfg.StateDir != "" {
 			if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {

@@ -116,7 +116,13 @@ type State struct {
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	Starts     int       `json:"starts,omitempty"`
-	Warnings   []string  `json:"warnings,omitempty"`
+	// Ends counts the ends that were recorded, failed starts among them. The engine judges each once.
+	Ends int `json:"ends,omitempty"`
+	// Ran is how long the container ran that ended, by a clock that nobody sets.
+	Ran time.Duration `json:"ran,omitempty"`
+	// Unhealthy says that the monitor ended the container because it was.
+	Unhealthy bool     `json:"unhealthy,omitempty"`
+	Warnings  []string `json:"warnings,omitempty"`
 }
 
 // Each connection carries one request: a JSON line from the client, a JSON line in answer, then, for attach
@@ -142,9 +148,16 @@ const (
 	OpExecStart  = "exec-start"  // run exec Exec; stream unless Detach
 	OpExecState  = "exec-state"  // answers with ExecState of Exec
 	OpTop        = "top"         // answers with host Pids
-	OpState      = "state"       // answers with the State in memory
+	OpState      = "state"       // answers with the State in memory, and Bides
 	OpRename     = "rename"      // Name is what events call the container from now on
+	OpCancel     = "cancel"      // a start that waits for its Delay does not happen; ErrConflict when there is none
+	OpOnExit     = "on-exit"     // replaces Config.OnExit of the running container by OnExit
 )
+
+// Version of what is said between engine and monitor. A monitor lives as long as its container, so after an upgrade an
+// engine meets monitors of every version before its own. What is there keeps its meaning; what is new has a new name,
+// and a monitor that does not know it says so ("unknown request"). The greeting "here" is followed by the version.
+const Version = 2
 
 // What the monitor says first on each connection.
 const (
@@ -172,6 +185,9 @@ type Request struct {
 	Detach     bool           `json:"detach,omitempty"`
 	Name       string         `json:"name,omitempty"`
 	Trace      bool           `json:"trace,omitempty"`
+	// Delay, with OpStart: answer at once and run the container so much later, unless OpCancel comes before.
+	Delay  time.Duration `json:"delay,omitempty"`
+	OnExit []string      `json:"onExit,omitempty"`
 }
 
 // Response answers a Request.
@@ -183,6 +199,7 @@ type Response struct {
 	Exec      string       `json:"exec,omitempty"`
 	ExecState *ExecState   `json:"execState,omitempty"`
 	Pids      []int        `json:"pids,omitempty"`
+	Bides     bool         `json:"bides,omitempty"` // a start waits for its Delay
 	Trace     []trace.Step `json:"trace,omitempty"`
 }
 

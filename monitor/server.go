@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ const (
 //	                          ▼
 //	                 nobody connected: it leaves, as it does from ended
 //
+// A start with a Delay comes by way of biding, from which a cancel leads to ended.
+//
 // The monitor leaves when nothing holds it: each connection, each exec and the container's life is a hold.
 type server struct {
 	path     string // run directory
@@ -57,14 +60,18 @@ type server struct {
 	phase   phase
 	state   State
 	cfg     Config
-	box     *box  // set from phaseRunning on
-	execs   execs // of this container
+	box     *box        // set from phaseRunning on
+	execs   execs       // of this container
+	biding  *time.Timer // of phaseBiding
+
+	started chan struct{} // closed when the start has gone well or failed
 }
 
 type phase int
 
 const (
-	phaseIdle phase = iota
+	phaseIdle   phase = iota
+	phaseBiding       // a start waits for its Delay
 	phaseStarting
 	phaseRunning
 	phaseEnding // the init process has ended; its output and the clearing up are not done
@@ -147,7 +154,7 @@ func inherit(path string) (*server, error) {
 }
 
 func newServer(path string, lock, ln *os.File) *server {
-	s := &server{path: path, lock: lock, ln: ln, over: make(chan struct{}), out: newOutput(), in: newStdin()}
+	s := &server{path: path, lock: lock, ln: ln, over: make(chan struct{}), started: make(chan struct{}), out: newOutput(), in: newStdin()}
 	s.ended, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -232,7 +239,7 @@ func (s *server) greeting() string {
 	if s.phase == phaseEnding || s.phase == phaseEnded {
 		return greetEnding
 	}
-	return greetHere
+	return greetHere + " " + strconv.Itoa(Version)
 }
 
 // clear gives back what the start took.
@@ -315,7 +322,11 @@ func (s *server) serve(f *os.File) {
 	case OpTop:
 		answer(f, s.top())
 	case OpState:
-		answer(f, &Response{OK: true, State: s.current()})
+		answer(f, &Response{OK: true, State: s.current(), Bides: s.bides()})
+	case OpCancel:
+		answer(f, s.cancel())
+	case OpOnExit:
+		answer(f, s.onExit(req))
 	default:
 		answer(f, refusal(errdef.Invalid("unknown request %q", req.Op)))
 	}

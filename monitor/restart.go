@@ -1,0 +1,74 @@
+package monitor
+
+import (
+	"path/filepath"
+	"time"
+
+	"hull/errdef"
+)
+
+// bide has the container started after d, unless it is cancelled before: the back-off of a restart policy. It holds the
+// monitor for as long.
+func (s *server) bide(d time.Duration) *Response {
+	cfg := new(Config)
+	err := readJSON(filepath.Join(s.path, ConfigFile), cfg)
+	before := new(State)
+	if err == nil {
+		before, err = ReadState(cfg.StateDir)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.phase = phaseIdle
+		return refusal(err)
+	}
+	s.holds++ // this connection holds, so it is not leaving
+	s.cfg, s.state, s.phase = *cfg, *before, phaseBiding
+	s.biding = time.AfterFunc(d, func() {
+		defer s.release()
+		if s.begin(phaseBiding) == nil {
+			s.startNow(new(Request))
+		}
+	})
+	return &Response{OK: true, State: before}
+}
+
+func (s *server) bides() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase == phaseBiding
+}
+
+// cancel ends the back-off without a start. When it comes too late, it answers only when the start has gone well or
+// failed, so that whoever wants the container stopped knows what there is to stop.
+func (s *server) cancel() *Response {
+	s.mu.Lock()
+	if s.phase != phaseBiding {
+		starting := s.phase == phaseStarting
+		s.mu.Unlock()
+		if starting {
+			<-s.started // bounded by createTimeout
+		}
+		return refusal(errdef.Conflict("no start is waiting"))
+	}
+	s.phase = phaseEnding // what the timer begins is refused from here on
+	s.cfg.OnExit = nil
+	st := s.state
+	if s.biding.Stop() {
+		defer s.release()
+	}
+	s.mu.Unlock()
+	s.out.end(func() { s.finish(st) })
+	return &Response{OK: true, State: s.current()}
+}
+
+// onExit replaces what the monitor becomes at its end.
+func (s *server) onExit(req *Request) *Response {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != phaseRunning && s.phase != phaseStarting {
+		return refusal(errdef.Conflict("container %s is not running", filepath.Base(s.path)))
+	}
+	s.cfg.OnExit = req.OnExit
+	return &Response{OK: true}
+}
