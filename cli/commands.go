@@ -39,8 +39,11 @@ var commands = [...]command{
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "cp", short: shortCp, build: buildCp},
 	{name: "create", short: shortCreate, build: buildCreate},
 	{name: "events", short: shortEvents, build: buildEvents},
+	{name: "diff", short: shortDiff, build: buildDiff},
+	{name: "export", short: shortExport, build: buildExport},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of containers and images", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
@@ -63,7 +66,10 @@ var commands = [...]command{
 
 var containerCommands = [...]command{
 	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "cp", short: shortCp, build: buildCp},
 	{name: "create", short: shortCreate, build: buildCreate},
+	{name: "diff", short: shortDiff, build: buildDiff},
+	{name: "export", short: shortExport, build: buildExport},
 	{name: "exec", short: "Execute a command in a running container", build: buildExec},
 	{name: "inspect", short: "Show everything known of containers", build: buildContainerInspect},
 	{name: "kill", short: shortKill, build: buildKill},
@@ -103,6 +109,9 @@ const (
 	shortAttach  = "Connect stdin, stdout and stderr to a running container"
 	shortCreate  = "Create a container without starting it"
 	shortEvents  = "Show what happens, and what has happened"
+	shortCp      = "Copy files between a container and the local file system"
+	shortDiff    = "Show how a container's files differ from its image's"
+	shortExport  = "Write a container's file system as a tar"
 	shortImport  = "Make an image from the tar of a root file system"
 	shortKill    = "Send a signal to running containers"
 	shortLoad    = "Load images from a tar archive or stdin"

@@ -69,23 +69,33 @@ func (e *Engine) discardInside(dir string, ids *idMap) error {
 
 // runProgram forks p and waits for the end of the process, which is killed when ctx ends before it has executed.
 func runProgram(ctx context.Context, p *kernel.Program) (unix.WaitStatus, error) {
+	pid, pidfd, err := forkProgram(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	unix.Close(pidfd)
+	return kernel.Reap(pid)
+}
+
+// forkProgram forks p and returns when the process has executed its last call, an execve. It is the caller's to reap.
+func forkProgram(ctx context.Context, p *kernel.Program) (pid, pidfd int, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return 0, err
+		return 0, -1, err
 	}
 	defer unix.Close(pipe[0])
-	pid, pidfd, err := p.Fork(kernel.ForkOptions{})
+	pid, pidfd, err = p.Fork(kernel.ForkOptions{})
 	unix.Close(pipe[1])
 	if err != nil {
-		return 0, err
+		return 0, -1, err
 	}
-	defer unix.Close(pidfd)
-	err = p.Wait(ctx, pipe[0], 0)
-	if err != nil {
+	if err := p.Wait(ctx, pipe[0], 0); err != nil {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // gone already unless the call hangs
+		unix.Close(pidfd)
+		_, reapErr := kernel.Reap(pid)
+		return 0, -1, errors.Join(err, reapErr)
 	}
-	status, reapErr := kernel.Reap(pid)
-	return status, errors.Join(err, reapErr)
+	return pid, pidfd, nil
 }
 
 func kernelMap(m []specs.LinuxIDMapping) []kernel.IDMap {

@@ -78,3 +78,42 @@ func Unavailable(format string, a ...any) error { return As(ErrUnavailable, fmt.
 func NotImplemented(format string, a ...any) error {
 	return As(ErrNotImplemented, fmt.Errorf(format, a...))
 }
+
+// names are the kinds as one process of ours tells another.
+var names = [...]struct {
+	name string
+	kind *error
+}{
+	{"invalid", &ErrInvalid},
+	{"not-found", &ErrNotFound},
+	{"conflict", &ErrConflict},
+	{"not-modified", &ErrNotModified},
+	{"forbidden", &ErrForbidden},
+	{"unavailable", &ErrUnavailable},
+	{"not-implemented", &ErrNotImplemented},
+	{"cannot-run", &ErrCannotRun},
+	{"no-command", &ErrNoCommand},
+	{"deadline", &ErrDeadline},
+	{"damaged", &ErrCorrupt},
+}
+
+// Name is the word for the kind of err, for whoever gets it as text; "" for an internal failure.
+func Name(err error) string {
+	kind := Kind(err)
+	for _, n := range names {
+		if *n.kind == kind {
+			return n.name
+		}
+	}
+	return ""
+}
+
+// Named gives err the kind that Name called so; with an unknown name it is an internal failure.
+func Named(name string, err error) error {
+	for _, n := range names {
+		if n.name == name {
+			return As(*n.kind, err)
+		}
+	}
+	return err
+}

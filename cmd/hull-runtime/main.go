@@ -5,7 +5,7 @@
 //	hull-runtime start ID
 //	hull-runtime exec ID COMMAND
 //	hull-runtime kill ID KILL; hull-runtime delete ID
-//	hull-runtime monitor DIR                    (by hull only, as is discard DIR)
+//	hull-runtime monitor DIR                    (by hull only, as are discard DIR and files)
 //
 // Beware: it is executed once for every start of a container, so nothing it imports may do work before main.
 package main
@@ -22,6 +22,7 @@ import (
 
 	"hull/errdef"
 	"hull/monitor"
+	"hull/runtime/files"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -74,6 +75,9 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "discard" {
 		os.Exit(discard(os.Args[2:]))
+	}
+	if len(os.Args) == 2 && os.Args[1] == "files" {
+		os.Exit(files.Main())
 	}
 	os.Exit(oci(os.Args[1:]))
 }

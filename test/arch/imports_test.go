@@ -15,7 +15,7 @@ import (
 
 // The floors of the house, by the first part of a package's path. Dependencies point down and never back up.
 var (
-	ground = []string{"kernel", "state", "ref", "errdef", "trace", "payload"}
+	ground = []string{"archive", "kernel", "state", "ref", "errdef", "trace", "payload"}
 	lean   = []string{"monitor", "runtime"}
 	nouns  = []string{"image", "registry", "network", "volume"}
 	faces  = []string{"cli", "client", "api", "cri", "app", "web"}

@@ -1,0 +1,256 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Writer writes trees into one tar: names in order, times in whole seconds, hard links within it as such, so that the
+// same tree gives the same bytes. What vanishes while it is read is left out, sockets are too.
+type Writer struct {
+	Owner *Owner // of all entries, instead of their own
+	// Foreign says of open files and directories whether their content is left out; nil: of none.
+	Foreign func(fd int) bool
+
+	tar   *tar.Writer
+	links map[inode]string
+	buf   []byte
+}
+
+type inode struct{ dev, ino uint64 }
+
+// NewWriter returns a Writer to w.
+func NewWriter(w io.Writer) *Writer {
+	return &Writer{tar: tar.NewWriter(w), links: map[inode]string{}}
+}
+
+// Close ends the tar. It does not close what it is written to.
+func (w *Writer) Close() error { return w.tar.Close() }
+
+// Add writes what is called base in the directory dir under the name name, with everything below it. base may be ".".
+func (w *Writer) Add(ctx context.Context, dir int, base, name string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for tries := 0; ; tries++ {
+		again, err := w.add(ctx, dir, base, name)
+		if !again || tries == 10 {
+			return err
+		}
+	}
+}
+
+// add reports again when the name meant something else the second time it was used.
+func (w *Writer) add(ctx context.Context, dir int, base, name string) (again bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, w.lost(name, err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		fd, err := Open(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return changed(err), w.lost(name, err)
+		}
+		defer unix.Close(fd)
+		return false, w.directory(ctx, fd, name)
+	case unix.S_IFREG:
+		// A FIFO that took its place must not make us wait.
+		fd, err := Open(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if err != nil {
+			return changed(err), w.lost(name, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Fstat(fd, &st); err != nil {
+			return false, err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return true, fmt.Errorf("%s keeps changing", name)
+		}
+		return false, w.file(ctx, fd, fd, name, &st)
+	case unix.S_IFLNK:
+		buf := make([]byte, maxPath+1)
+		n, err := unix.Readlinkat(dir, base, buf)
+		if err != nil {
+			return changed(err), w.lost(name, err)
+		}
+		hdr := w.header(name, &st)
+		hdr.Typeflag, hdr.Linkname = tar.TypeSymlink, string(buf[:n])
+		return false, w.tar.WriteHeader(hdr)
+	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO:
+		return false, w.tar.WriteHeader(w.node(name, &st))
+	}
+	return false, nil
+}
+
+// lost forgives that a file has gone since its directory was read.
+func (w *Writer) lost(name string, err error) error {
+	if err == unix.ENOENT || changed(err) {
+		return nil
+	}
+	return fmt.Errorf("read %s: %w", name, err)
+}
+
+// changed is what opening says of a name that has become a symbolic link, or no directory any more.
+func changed(err error) bool { return err == unix.ELOOP || err == unix.ENOTDIR || err == unix.EINVAL }
+
+// Entry writes the directory fd without what is in it.
+func (w *Writer) Entry(fd int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	hdr := w.header(strings.TrimSuffix(name, "/")+"/", &st)
+	hdr.Typeflag = tar.TypeDir
+	w.attributes(hdr, fd)
+	return w.tar.WriteHeader(hdr)
+}
+
+func (w *Writer) directory(ctx context.Context, fd int, name string) error {
+	if err := w.Entry(fd, name); err != nil {
+		return err
+	}
+	if w.Foreign != nil && w.Foreign(fd) {
+		return nil
+	}
+	names, err := Names(fd)
+	if err != nil {
+		return fmt.Errorf("read directory %s: %w", name, err)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if err := w.Add(ctx, fd, n, strings.TrimSuffix(name, "/")+"/"+n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// File writes the regular file called base in the directory dir, with the content of the file data.
+func (w *Writer) File(ctx context.Context, dir int, base string, data int, name string) error {
+	fd, err := Open(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return w.lost(name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	return w.file(ctx, fd, data, name, &st)
+}
+
+func (w *Writer) file(ctx context.Context, fd, data int, name string, st *unix.Stat_t) error {
+	hdr := w.header(name, st)
+	hdr.Typeflag = tar.TypeReg
+	if st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := w.links[id]; ok {
+			hdr.Typeflag, hdr.Linkname = tar.TypeLink, first
+			return w.tar.WriteHeader(hdr)
+		}
+		w.links[id] = name
+	}
+	if w.Foreign == nil || !w.Foreign(data) {
+		hdr.Size = st.Size
+	}
+	w.attributes(hdr, fd)
+	if err := w.tar.WriteHeader(hdr); err != nil {
+		return err
+	}
+	return w.content(ctx, data, name, hdr.Size)
+}
+
+// content copies size bytes: of a file that grows no more, and one that has shrunk is filled up with zeros, as the
+// header has been written.
+func (w *Writer) content(ctx context.Context, fd int, name string, size int64) error {
+	if w.buf == nil {
+		w.buf = make([]byte, 128<<10)
+	}
+	for at := int64(0); at < size; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		p := w.buf[:min(int64(len(w.buf)), size-at)]
+		n, err := unix.Pread(fd, p, at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if n == 0 {
+			clear(p)
+			n = len(p)
+		}
+		if _, err := w.tar.Write(p[:n]); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+func (w *Writer) header(name string, st *unix.Stat_t) *tar.Header {
+	hdr := &tar.Header{
+		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, 0), Format: tar.FormatPAX,
+	}
+	if w.Owner != nil {
+		hdr.Uid, hdr.Gid = w.Owner.UID, w.Owner.GID
+	}
+	return hdr
+}
+
+func (w *Writer) node(name string, st *unix.Stat_t) *tar.Header {
+	hdr := w.header(name, st)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		hdr.Typeflag = tar.TypeChar
+	case unix.S_IFBLK:
+		hdr.Typeflag = tar.TypeBlock
+	default:
+		hdr.Typeflag = tar.TypeFifo
+		return hdr
+	}
+	hdr.Devmajor, hdr.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	return hdr
+}
+
+// attributes adds the extended attributes of fd that mean something elsewhere. Those that cannot be read are left out.
+func (w *Writer) attributes(hdr *tar.Header, fd int) {
+	var buf [4096]byte
+	n, err := unix.Flistxattr(fd, buf[:])
+	if err != nil || n == 0 {
+		return
+	}
+	for attr := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if !portable(attr) {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		if n, err := unix.Fgetxattr(fd, attr, value); err == nil {
+			if hdr.PAXRecords == nil {
+				hdr.PAXRecords = map[string]string{}
+			}
+			hdr.PAXRecords[xattrPrefix+attr] = string(value[:n])
+		}
+	}
+}
+
+// Whiteout writes the mark that hides what is called base in the layers below; dir is its directory, "" the root.
+func (w *Writer) Whiteout(dir, base string) error {
+	if dir != "" {
+		dir += "/"
+	}
+	return w.tar.WriteHeader(&tar.Header{
+		Name: dir + ".wh." + base, Typeflag: tar.TypeReg, Mode: 0o600, ModTime: time.Unix(0, 0), Format: tar.FormatPAX,
+	})
+}
