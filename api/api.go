@@ -13,6 +13,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -36,6 +37,8 @@ const maxMinor, minMinor = 55, 24
 // Options of a handler.
 type Options struct {
 	Log *slog.Logger // nil: bugs are logged nowhere
+	// Closing ends, when it is done, the streams that would not end by themselves; nil never does.
+	Closing context.Context
 }
 
 // New returns the handler of e. It is safe for concurrent use.
@@ -43,13 +46,27 @@ func New(e *engine.Engine, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &server{engine: e, log: o.Log, agent: "Hull/" + e.Version().Version + " (linux)"}
+	if o.Closing == nil {
+		o.Closing = context.Background()
+	}
+	return &server{engine: e, log: o.Log, closing: o.Closing, agent: "Hull/" + e.Version().Version + " (linux)"}
 }
 
 type server struct {
-	engine *engine.Engine
-	log    *slog.Logger
-	agent  string
+	engine  *engine.Engine
+	log     *slog.Logger
+	closing context.Context
+	agent   string
+}
+
+// whileOpen is the context of q for a stream that may never end: the end of the server ends it too.
+func (s *server) whileOpen(q *request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(q.Context())
+	stop := context.AfterFunc(s.closing, func() { cancel(errClosing) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // request is one call being answered: path values and API version beside what net/http gives.

@@ -238,8 +238,10 @@ func (s *server) removeContainer(q *request) error {
 // waitContainer is POST /containers/{name}/wait. The header goes out when no exit can be missed any more: clients
 // start the container once they have it.
 func (s *server) waitContainer(q *request) error {
+	ctx, cancel := s.whileOpen(q)
+	defer cancel()
 	begun := false
-	exit, err := s.engine.Wait(q.Context(), q.name, engine.Condition(q.query("condition")), func() {
+	exit, err := s.engine.Wait(ctx, q.name, engine.Condition(q.query("condition")), func() {
 		begun = true
 		q.w.Header().Set("Content-Type", "application/json")
 		q.w.WriteHeader(http.StatusOK)
@@ -247,6 +249,9 @@ func (s *server) waitContainer(q *request) error {
 	})
 	if !begun {
 		return err
+	}
+	if ctx.Err() != nil {
+		panic(http.ErrAbortHandler) // no exit status must not look like one
 	}
 	out := container.WaitResponse{StatusCode: int64(exit.Code)}
 	if err != nil {

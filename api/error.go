@@ -88,5 +88,8 @@ func (s *server) fail(q *request, err error) {
 	_ = q.answer(code, common.ErrorResponse{Message: err.Error()})
 }
 
+// errClosing ends streams.
+var errClosing = errors.New("the server was told to end")
+
 // errAnswered ends a handler whose answer has begun and cannot become an error any more.
 var errAnswered = errors.New("answered")

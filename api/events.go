@@ -25,7 +25,9 @@ func (s *server) events(q *request) error {
 	if o.Filters, err = q.filters(); err != nil {
 		return err
 	}
-	list, err := s.engine.Events(q.Context(), o)
+	ctx, cancel := s.whileOpen(q)
+	defer cancel()
+	list, err := s.engine.Events(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -37,7 +39,7 @@ func (s *server) events(q *request) error {
 	enc := json.NewEncoder(q.w)
 	for ev, err := range list {
 		if err != nil {
-			if q.Context().Err() == nil {
+			if ctx.Err() == nil {
 				s.log.Error("read journal", "error", err)
 			}
 			break

@@ -21,7 +21,9 @@ func (s *server) containerLogs(q *request) error {
 	if err != nil {
 		return err
 	}
-	lines, tty, err := s.engine.Logs(q.Context(), q.name, o)
+	ctx, cancel := s.whileOpen(q)
+	defer cancel()
+	lines, tty, err := s.engine.Logs(ctx, q.name, o)
 	if err != nil {
 		return err
 	}

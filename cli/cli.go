@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -34,6 +35,10 @@ type Program struct {
 	// Local returns the engine in this process, on the store that was asked for. It is called when no --host
 	// and no DOCKER_HOST names another, and not before something is asked of it.
 	Local func(Store) (client.Dial, error)
+	// Serve serves the engine in this process to others, or executes the program that does. It returns at its end.
+	Serve func(context.Context, Serve) error
+	// Served is the socket where the machine's engine may be served to users who are not root.
+	Served string
 	// LocalAPI is the API version the engine in this process speaks.
 	LocalAPI string
 
@@ -184,6 +189,9 @@ func (a *app) engine() (*client.Client, error) {
 		return nil, hint(errdef.NotImplemented("contexts are not read yet"), "Name the engine with --host.")
 	}
 	o := client.Options{Host: host, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
+	if host == "" && a.servedToUs() {
+		host = "unix://" + a.Served
+	}
 	dial, err := a.dialer(host)
 	if err != nil {
 		return nil, err
@@ -193,6 +201,20 @@ func (a *app) engine() (*client.Client, error) {
 	}
 	a.client = client.New(dial, o)
 	return a.client, nil
+}
+
+// servedToUs reports whether the machine's engine is served to this user, who is then meant to use it: root works in
+// process, and who chose a store means that one. The permissions of the socket say who may.
+func (a *app) servedToUs() bool {
+	if a.Served == "" || os.Geteuid() == 0 || a.store != (Store{}) {
+		return false
+	}
+	conn, err := net.Dial("unix", a.Served)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 func (a *app) warn(text string) { a.err.println("WARNING: " + text) }

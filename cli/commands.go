@@ -54,6 +54,7 @@ var commands = [...]command{
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", short: shortRm, build: buildRm},
 	{name: "rmi", short: shortRmi, build: buildRmi},
+	{name: "serve", short: "Serve the Docker Engine API to other programs", build: buildServe},
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},

@@ -7,4 +7,4 @@ import (
 	"hull/cmd/internal/local"
 )
 
-func main() { os.Exit(local.Main()) }
+func main() { os.Exit(local.Main(nil)) }

@@ -3,9 +3,13 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
@@ -25,8 +29,15 @@ import (
 // version and commit are set by the linker in a release; otherwise what Go stamped into the binary is used.
 var version, commit string
 
-// Main is the whole of a main program.
-func Main() int {
+// Serving serves h as o says, until the process is told to end; closing is called then. It is what hulld has linked
+// in and hull has not.
+type Serving func(ctx context.Context, h http.Handler, o cli.Serve, closing func()) error
+
+// socketName is the socket of `hull serve`, below the run directory.
+const socketName = "hull.sock"
+
+// Main is the whole of a main program. Without serving, `serve` executes hulld.
+func Main(serving Serving) int {
 	kernel.RelaxTimers()
 	v, c := build()
 	t := trace.FromEnv("hull")
@@ -35,6 +46,13 @@ func Main() int {
 		Name: filepath.Base(os.Args[0]), Version: v, Commit: c,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		LocalAPI: api.Version, Trace: t,
+	}
+	p.Served = filepath.Join(engine.DefaultRun, socketName)
+	p.Serve = func(ctx context.Context, o cli.Serve) error {
+		if serving == nil {
+			return become("hulld")
+		}
+		return serve(ctx, o, p, serving)
 	}
 	stop := func() {}
 	defer func() { stop() }()
@@ -71,16 +89,67 @@ func open(s cli.Store, p cli.Program) (client.Dial, func(), error) {
 	if err != nil {
 		return nil, func() {}, err
 	}
+	dial, stop := api.Pipe(api.New(openEngine(root, run, p), api.Options{}))
+	p.Trace.Step("engine opened")
+	return dial, stop, nil
+}
+
+func openEngine(root, run string, p cli.Program) *engine.Engine {
 	o := engine.Options{Version: p.Version, Commit: p.Commit, Trace: p.Trace}
 	if _, err := payload.RuntimeDigest(); err != nil {
 		o.Runtime = beside("hull-runtime") // a hull made by go build carries none
 	}
-	if exe, err := os.Executable(); err == nil {
-		o.Self = []string{exe, "--root", root, "--run", run}
+	self := beside("hull") // the lightest program that can do what is due after an exit
+	if self == "" {
+		self, _ = os.Executable()
 	}
-	dial, stop := api.Pipe(api.New(engine.Open(root, run, o), api.Options{}))
-	p.Trace.Step("engine opened")
-	return dial, stop, nil
+	if self != "" {
+		o.Self = []string{self, "--root", root, "--run", run}
+	}
+	return engine.Open(root, run, o)
+}
+
+// serve opens the engine of a store and hands it to serving.
+func serve(ctx context.Context, o cli.Serve, p cli.Program, serving Serving) error {
+	root, run, err := directories(o.Store)
+	if err != nil {
+		return err
+	}
+	if len(o.Hosts) == 0 {
+		// Others than its owner may pass through the directory, to the socket and no further: the rest is private.
+		if err := os.MkdirAll(filepath.Join(run, "containers"), 0o700); err != nil {
+			return err
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Chmod(run, 0o711); err != nil {
+				return err
+			}
+		}
+		o.Hosts = []string{"unix://" + filepath.Join(run, socketName)}
+	}
+	closing, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	level := slog.LevelInfo
+	if o.Debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: level}))
+	slog.SetDefault(log)
+	h := api.New(openEngine(root, run, p), api.Options{Log: log, Closing: closing})
+	return serving(ctx, h, o, cancel)
+}
+
+// become executes another program of ours with the arguments of this one. It returns only if it cannot.
+func become(name string) error {
+	path := beside(name)
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath(name); err != nil {
+			return errdef.Unavailable("this command needs %s, which is neither beside this program nor in PATH: install it", name)
+		}
+	}
+	argv := append([]string{name}, os.Args[1:]...)
+	return &fs.PathError{Op: "execute", Path: path, Err: unix.Exec(path, argv, os.Environ())}
 }
 
 // beside is a program in the directory of this one, or "" when there is none.
