@@ -36,6 +36,7 @@ var table = [...]route{
 	{"GET", "/containers/{name}/json", (*server).inspectContainer, read},
 	{"GET", "/containers/{name}/logs", (*server).containerLogs, read},
 	{"GET", "/containers/{name}/top", (*server).topContainer, read},
+	{"POST", "/commit", (*server).commitContainer, write},
 	{"GET", "/containers/{name}/changes", (*server).containerChanges, read},
 	{"GET", "/containers/{name}/export", (*server).exportContainer, read},
 	{"HEAD", "/containers/{name}/archive", (*server).statPath, read},

@@ -39,6 +39,7 @@ var commands = [...]command{
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "commit", short: shortCommit, build: buildCommit},
 	{name: "cp", short: shortCp, build: buildCp},
 	{name: "create", short: shortCreate, build: buildCreate},
 	{name: "events", short: shortEvents, build: buildEvents},
@@ -67,6 +68,7 @@ var commands = [...]command{
 
 var containerCommands = [...]command{
 	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "commit", short: shortCommit, build: buildCommit},
 	{name: "cp", short: shortCp, build: buildCp},
 	{name: "create", short: shortCreate, build: buildCreate},
 	{name: "diff", short: shortDiff, build: buildDiff},
@@ -110,6 +112,7 @@ const (
 	shortAttach  = "Connect stdin, stdout and stderr to a running container"
 	shortCreate  = "Create a container without starting it"
 	shortEvents  = "Show what happens, and what has happened"
+	shortCommit  = "Make an image of what a container has written"
 	shortCp      = "Copy files between a container and the local file system"
 	shortDiff    = "Show how a container's files differ from its image's"
 	shortExport  = "Write a container's file system as a tar"

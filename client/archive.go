@@ -86,3 +86,29 @@ func (c *Client) ContainerDiff(ctx context.Context, id string) ([]container.File
 	err := c.container(ctx, http.MethodGet, id, "/changes", nil, nil, &out)
 	return out, err
 }
+
+// CommitOptions of ContainerCommit.
+type CommitOptions struct {
+	Name    string // with or without a tag; empty makes an image without a name
+	Author  string
+	Message string
+	Changes []string // instructions of a Dockerfile that describe how to run it
+	Running bool     // do not pause the container meanwhile
+}
+
+// ContainerCommit makes an image of a container's files and returns its id.
+func (c *Client) ContainerCommit(ctx context.Context, id string, o CommitOptions) (string, error) {
+	q := url.Values{"container": {id}}
+	text(q, "repo", o.Name)
+	text(q, "author", o.Author)
+	text(q, "comment", o.Message)
+	if o.Running {
+		q.Set("pause", "0")
+	}
+	for _, s := range o.Changes {
+		q.Add("changes", s)
+	}
+	var out container.CommitResponse
+	err := c.call(ctx, request{method: http.MethodPost, path: "/commit", query: q}, &out)
+	return out.ID, err
+}

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"hull/errdef"
 	"hull/image/layer"
-	"hull/ref"
 )
 
 // ImportOptions are for Import.
@@ -36,23 +36,16 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id
 	if err := c.Run.Change(opts.Changes); err != nil {
 		return "", err
 	}
-	var refs []ref.Ref
-	if opts.Ref != "" {
-		r, err := ref.Parse(opts.Ref)
-		if err != nil {
-			return "", err
-		}
-		if r.Digest != "" {
-			return "", errdef.Invalid("cannot import digest reference")
-		}
-		refs = append(refs, r.Tagged())
+	refs, err := newRefs(opts.Ref, "import")
+	if err != nil {
+		return "", err
 	}
 	in, err := s.receive(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	l, res, err := in.importLayer(ctx, r, opts.Progress)
+	l, res, err := in.importLayer(ctx, r, nil, opts.Progress)
 	if err != nil {
 		return "", err
 	}
@@ -69,8 +62,8 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id
 	return string(img.m.Config.Digest), nil
 }
 
-// importLayer unpacks r and keeps its bytes as a blob, in one go.
-func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(Progress)) (descriptor, layer.Result, error) {
+// importLayer unpacks r, over the layers below with these diff ids, and keeps its bytes as a blob, in one go.
+func (in *incoming) importLayer(ctx context.Context, r io.Reader, below []string, progress func(Progress)) (descriptor, layer.Result, error) {
 	none := func(err error) (descriptor, layer.Result, error) { return descriptor{}, layer.Result{}, err }
 	// An image has no type for a layer in bzip2: that is kept uncompressed.
 	br := bufio.NewReaderSize(&metered{r: &cancelled{ctx, r}, report: progress}, 64<<10)
@@ -127,13 +120,17 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, progress func(
 		return none(blob.err)
 	}
 	in.add(blob.sp)
-	chain := res.DiffID
+	chains := chainIDs(append(slices.Clone(below), res.DiffID))
+	chain, parent := chains[len(below)], ""
+	if len(below) > 0 {
+		parent = chains[len(below)-1]
+	}
 	if in.hasLayer(chain) {
 		res.Size = 0
 		if l, err := in.s.readLayer(chain); err == nil {
 			res.Size = l.Size
 		}
-	} else if err := in.addLayer(dir, chain, "", res); err != nil {
+	} else if err := in.addLayer(dir, chain, parent, res); err != nil {
 		return none(err)
 	}
 	t, err := layerType(compression)

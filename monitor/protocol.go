@@ -151,6 +151,7 @@ const (
 	OpState      = "state"       // answers with the State in memory, and Bides
 	OpRename     = "rename"      // Name is what events call the container from now on
 	OpCancel     = "cancel"      // a start that waits for its Delay does not happen; ErrConflict when there is none
+	OpFreeze     = "freeze"      // the processes stand still until the connection ends, whoever ends it
 	OpOnExit     = "on-exit"     // replaces Config.OnExit of the running container by OnExit
 )
 

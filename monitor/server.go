@@ -323,6 +323,8 @@ func (s *server) serve(f *os.File) {
 		answer(f, s.top())
 	case OpState:
 		answer(f, &Response{OK: true, State: s.current(), Bides: s.bides()})
+	case OpFreeze:
+		s.freeze(f, br)
 	case OpCancel:
 		answer(f, s.cancel())
 	case OpOnExit:
