@@ -35,7 +35,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		e.prestart(ahead)
 		defer func() {
 			if err != nil {
-				e.dropHead(ahead) // a return has emptied id
+				e.abandon(ahead) // a return has emptied id
 			}
 		}()
 	}
@@ -65,7 +65,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	e.containerEvent(r.container(), "create")
 	e.opt.Trace.Step("create container")
 	if soon {
-		e.writeAhead(ctx, r.ID)
+		go e.writeAhead(context.WithoutCancel(ctx), r.ID)
 	}
 	return r.ID, r.Warnings, nil
 }

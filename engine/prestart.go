@@ -22,7 +22,9 @@ type heads struct {
 }
 
 type head struct {
+	claimed chan struct{} // closed when the run directory is there, or will not be
 	spawned chan struct{} // closed when conn is set
+	ready   chan struct{} // closed when bundle is set: nothing more is going to be prepared
 	conn    *monitor.Conn // nil when there is no monitor, or somebody has taken the connection
 	bundle  *bundle
 }
@@ -33,9 +35,9 @@ type bundle struct {
 	ids *idMap
 }
 
-// prestart spawns the monitor of the container id in the background.
+// prestart spawns the monitor of the container id in the background. writeAhead or abandon has to follow.
 func (e *Engine) prestart(id string) {
-	h := &head{spawned: make(chan struct{})}
+	h := &head{claimed: make(chan struct{}), spawned: make(chan struct{}), ready: make(chan struct{})}
 	e.heads.mu.Lock()
 	defer e.heads.mu.Unlock()
 	if e.heads.of == nil {
@@ -43,8 +45,11 @@ func (e *Engine) prestart(id string) {
 	}
 	e.heads.of[id] = h
 	go func() {
+		var once sync.Once
+		claimed := func() { once.Do(func() { close(h.claimed) }) }
 		defer close(h.spawned)
-		conn, err := e.spawn(context.Background(), id)
+		defer claimed()
+		conn, err := e.spawn(context.Background(), id, claimed)
 		if err != nil {
 			return // whoever needs the monitor tries again, and reports
 		}
@@ -54,15 +59,19 @@ func (e *Engine) prestart(id string) {
 	}()
 }
 
-// head of the container id, its monitor spawned; nil when there is none.
+// head of the container id, all prepared; nil when there is none.
 func (e *Engine) head(id string) *head {
-	e.heads.mu.Lock()
-	h := e.heads.of[id]
-	e.heads.mu.Unlock()
+	h := e.headNow(id)
 	if h != nil {
-		<-h.spawned // bounded by the deadline of spawn
+		<-h.ready // bounded by the deadline of spawn
 	}
 	return h
+}
+
+func (e *Engine) headNow(id string) *head {
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	return e.heads.of[id]
 }
 
 // takeConn hands the first connection over, once.
@@ -78,38 +87,57 @@ func (e *Engine) takeConn(id string) *monitor.Conn {
 	return conn
 }
 
-// writeAhead writes the bundle of the container just created, while its monitor begins. A failure shows at the start.
+// writeAhead writes the bundle of the container just created, while its monitor begins, and has the monitor make what it
+// can of it. A failure shows at the start.
 func (e *Engine) writeAhead(ctx context.Context, id string) {
-	h := e.head(id)
-	if h == nil || h.conn == nil {
+	h := e.headNow(id)
+	if h == nil {
 		return
 	}
+	defer close(h.ready)
+	<-h.claimed
+	b := e.bundleAhead(ctx, id)
+	<-h.spawned
+	e.heads.mu.Lock()
+	defer e.heads.mu.Unlock()
+	if h.bundle = b; b != nil && h.conn != nil {
+		h.conn.Prepare(e.opt.Trace != nil)
+	}
+}
+
+func (e *Engine) bundleAhead(ctx context.Context, id string) *bundle {
 	c, err := e.use(ctx, id)
 	if err != nil {
-		return
+		return nil
 	}
 	l, err := e.lock(ctx, id)
 	if err != nil {
-		return
+		return nil
 	}
 	defer l.Unlock()
 	if e.loadState(c); c.State.Status != StatusCreated {
-		return
+		return nil
 	}
 	ids, err := e.prepare(c)
 	if err != nil {
-		return
+		return nil
 	}
-	e.heads.mu.Lock()
-	defer e.heads.mu.Unlock()
-	h.bundle = &bundle{c, ids}
+	return &bundle{c, ids}
+}
+
+// abandon ends the head start of a container that could not be created.
+func (e *Engine) abandon(id string) {
+	h := e.headNow(id)
+	<-h.spawned
+	close(h.ready)
+	e.dropHead(id)
 }
 
 // takeBundle hands over what writeAhead wrote, unless c has changed or was started since. c is locked.
 func (e *Engine) takeBundle(c *Container) *bundle {
+	h := e.headNow(c.ID) // ready, for its connection was taken
 	e.heads.mu.Lock()
 	defer e.heads.mu.Unlock()
-	h := e.heads.of[c.ID]
 	if h == nil || h.bundle == nil || !reflect.DeepEqual(h.bundle.c, c) {
 		return nil
 	}
@@ -132,8 +160,9 @@ func (e *Engine) dropHead(id string) {
 	}
 }
 
-// spawn opens a connection to the monitor of id, which is started when there is none.
-func (e *Engine) spawn(ctx context.Context, id string) (*monitor.Conn, error) {
+// spawn opens a connection to the monitor of id, which is started when there is none. claimed is called as soon as the
+// run directory is there.
+func (e *Engine) spawn(ctx context.Context, id string, claimed func()) (*monitor.Conn, error) {
 	binary, err := e.runtime()
 	if err != nil {
 		return nil, err
@@ -141,7 +170,7 @@ func (e *Engine) spawn(ctx context.Context, id string) (*monitor.Conn, error) {
 	if err := e.runReady(); err != nil {
 		return nil, err
 	}
-	return monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors"}, e.runDir(id))
+	return monitor.Open(ctx, monitor.Program{Path: binary, Cgroup: e.Instance() + ".monitors", Claimed: claimed}, e.runDir(id))
 }
 
 // monitor returns a connection to the monitor of c's next start, or of the one that runs; if there is none it is made.
@@ -150,7 +179,7 @@ func (e *Engine) monitor(ctx context.Context, c *Container) (*monitor.Conn, erro
 		return conn, nil
 	}
 	for {
-		conn, err := e.spawn(ctx, c.ID)
+		conn, err := e.spawn(ctx, c.ID, nil)
 		if !errors.Is(err, monitor.ErrDead) {
 			return conn, err
 		}

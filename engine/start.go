@@ -66,6 +66,7 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 	defer conn.Close()
 	e.opt.Trace.Step("reach monitor")
 	b := e.takeBundle(c)
+	ahead := b != nil
 	if b == nil {
 		b = &bundle{c: c}
 		if b.ids, err = e.prepare(c); err != nil {
@@ -79,7 +80,9 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 		}
 	}
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
-	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{Op: monitor.OpStart, Delay: delay, Trace: e.opt.Trace != nil})
+	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{
+		Op: monitor.OpStart, Delay: delay, Prepared: ahead, Trace: e.opt.Trace != nil,
+	})
 	if resp != nil {
 		e.opt.Trace.Add(resp.Trace)
 	}

@@ -65,7 +65,7 @@ func BenchmarkSpawnCgroup(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		c, err := Open(b.Context(), Program{bin, "hull-bench.monitors"}, filepath.Join(dir, strconv.Itoa(n)))
+		c, err := Open(b.Context(), Program{Path: bin, Cgroup: "hull-bench.monitors"}, filepath.Join(dir, strconv.Itoa(n)))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -149,6 +149,12 @@ func (c *Conn) do(req *Request) (*Response, error) {
 	return resp, resp.err()
 }
 
+// Prepare tells the monitor that the files of a start are written: it makes of the container what needs no process. The
+// request of the connection is still to come. An error shows there.
+func (c *Conn) Prepare(traced bool) {
+	_ = writeLine(c.f, &Request{Op: OpPrepare, Trace: traced})
+}
+
 // lost names an error of the transport: whatever way the connection broke, nobody answers there.
 func lost(op string, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -240,7 +240,7 @@ func (s *server) launchExec(e *exec, detach bool) (_ *session, err error) {
 		t.Spec.Linux.Seccomp = nil
 	}
 	if !e.privileged {
-		if t.Seccomp, err = s.seccomp(); err != nil {
+		if t.Seccomp, err = s.cfg.filter(); err != nil {
 			return nil, err
 		}
 	}

@@ -40,6 +40,7 @@ func (s *server) start(req *Request) *Response {
 		return refusal(err)
 	}
 	if req.Delay > 0 {
+		s.dropAhead()
 		return s.bide(req.Delay)
 	}
 	return s.startNow(req)
@@ -48,28 +49,29 @@ func (s *server) start(req *Request) *Response {
 // startNow is start from phaseStarting on.
 func (s *server) startNow(req *Request) *Response {
 	defer close(s.started)
-	var tr *trace.Trace
-	if req.Trace {
-		tr = trace.New("monitor")
+	a := s.takeAhead(req.Prepared)
+	if a == nil {
+		a = newAhead(req.Trace)
+		s.prepare(a)
 	}
-	b, err := s.launch(tr)
+	b, err := s.launch(a)
 	if err != nil {
 		s.startFailed(err)
 		r := refusal(err)
-		r.State, r.Trace = s.current(), tr.Steps()
+		r.State, r.Trace = s.current(), a.trace.Steps()
 		return r
 	}
 	if os.Geteuid() != 0 {
 		hide()
 	}
 	s.event("start")
-	tr.Step("running")
+	a.trace.Step("running")
 	s.hold() // cannot fail: this connection holds too
 	s.work.Go(func() {
 		defer s.release()
 		s.live(b)
 	})
-	return &Response{OK: true, State: s.current(), Trace: tr.Steps()}
+	return &Response{OK: true, State: s.current(), Trace: a.trace.Steps()}
 }
 
 // begin makes one of many who start the container the one who does. from is phaseIdle, or phaseBiding when it is over.
@@ -86,59 +88,142 @@ func (s *server) begin(from phase) error {
 	return errdef.NotModified("the container is already started")
 }
 
-// launch makes the container from the files that the engine wrote and starts to take its output.
-func (s *server) launch(tr *trace.Trace) (_ *box, err error) {
-	spec, err := s.load()
-	if err != nil {
-		return nil, err
+// ahead is a start made up to the container's processes.
+type ahead struct {
+	cfg   Config
+	rc    *runtime.Config
+	std   *stdio
+	log   *logger
+	made  prepared
+	state State // before the start
+	trace *trace.Trace
+	err   error
+	done  chan struct{} // closed when all of the above is set
+}
+
+func newAhead(traced bool) *ahead {
+	a := &ahead{std: new(stdio), done: make(chan struct{})}
+	if traced {
+		a.trace = trace.New("monitor")
 	}
-	before, err := ReadState(s.cfg.StateDir)
-	if err != nil {
-		return nil, err
+	return a
+}
+
+// prepare makes all of a container but its processes, from the files that the engine wrote.
+func (s *server) prepare(a *ahead) {
+	defer close(a.done)
+	if a.err = s.make(a); a.err != nil {
+		a.discard()
 	}
-	s.mu.Lock()
-	s.state = *before
-	s.state.Warnings = s.cfg.Warnings
-	s.mu.Unlock()
-	log, err := openLog(filepath.Join(s.cfg.StateDir, LogDir), s.cfg.Log)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+}
+
+func (s *server) make(a *ahead) error {
+	if err := readJSON(filepath.Join(s.path, ConfigFile), &a.cfg); err != nil {
+		return err
 	}
-	defer func() {
-		if err != nil {
-			log.close()
-		}
-	}()
-	tr.Step("read configuration, opened log")
-	rc, err := s.runtimeConfig(spec)
+	spec, err := s.spec()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rc.Trace = tr
-	std := new(stdio)
+	before, err := ReadState(a.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	a.state = *before
+	a.state.Warnings = a.cfg.Warnings
+	if a.log, err = openLog(filepath.Join(a.cfg.StateDir, LogDir), a.cfg.Log); err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	a.trace.Step("read configuration, opened log")
+	if a.rc, err = a.cfg.runtime(s.path, spec); err != nil {
+		return err
+	}
 	if !spec.Process.Terminal {
 		uid, gid := hostIDs(spec, spec.Process)
-		if std, err = makeStdio([3]bool{s.cfg.OpenStdin, true, true}, uid, gid); err != nil {
-			return nil, err
+		if a.std, err = makeStdio([3]bool{a.cfg.OpenStdin, true, true}, uid, gid); err != nil {
+			a.std = new(stdio)
+			return err
 		}
 	}
-	rc.Stdio = std.theirs
+	a.rc.Stdio, a.rc.Trace = a.std.theirs, a.trace
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
-	c, err := s.rt.create(ctx, rc)
-	std.closeTheirs()
-	rc.Stdio = [3]*os.File{}
-	rc.Trace = nil
+	a.made, err = s.rt.prepare(ctx, a.rc)
+	return err
+}
+
+// discard gives back what prepare made.
+func (a *ahead) discard() {
+	if a.made != nil {
+		if err := a.made.Discard(context.Background()); err != nil {
+			fmt.Fprintf(os.Stderr, "hull-runtime monitor: discard what was prepared: %v\n", err)
+		}
+	}
+	a.std.closeTheirs()
+	a.std.close()
+	a.log.close()
+}
+
+// prepareAhead is OpPrepare: it works while the engine does other things. What goes wrong shows at the start.
+func (s *server) prepareAhead(req *Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != phaseIdle || s.ahead != nil {
+		return
+	}
+	a := newAhead(req.Trace)
+	s.ahead = a
+	s.work.Go(func() { s.prepare(a) })
+}
+
+// takeAhead hands over what was prepared, once it is: nil if nothing was, or it is of no use.
+func (s *server) takeAhead(wanted bool) *ahead {
+	s.mu.Lock()
+	a := s.ahead
+	s.ahead = nil
+	s.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	<-a.done // bounded by createTimeout
+	if wanted {
+		return a
+	}
+	if a.err == nil {
+		a.discard()
+	}
+	return nil
+}
+
+// dropAhead gives back what nobody took.
+func (s *server) dropAhead() { s.takeAhead(false) }
+
+// launch makes the container's processes and starts to take their output.
+func (s *server) launch(a *ahead) (*box, error) {
+	s.mu.Lock()
+	s.cfg, s.state = a.cfg, a.state
+	s.mu.Unlock()
+	if a.err != nil {
+		return nil, a.err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
+	defer cancel()
+	c, err := a.made.Run(ctx)
+	a.made = nil
+	a.std.closeTheirs()
+	a.rc.Stdio, a.rc.Trace = [3]*os.File{}, nil
 	if err != nil {
-		std.close()
+		a.discard()
 		return nil, err
 	}
-	tr.Step("created the container")
-	b, err := s.adopt(c, rc, std, log)
+	a.trace.Step("created the container")
+	b, err := s.adopt(c, a.rc, a.std, a.log)
 	if err != nil {
-		return nil, errors.Join(err, s.discard(c, rc))
+		err = errors.Join(err, s.discard(c, a.rc))
+		a.discard()
+		return nil, err
 	}
-	tr.Step("wrote the state")
+	a.trace.Step("wrote the state")
 	return b, nil
 }
 
@@ -283,18 +368,6 @@ func exitCode(err error) int {
 	return 128
 }
 
-// load reads what the engine wrote for the start.
-func (s *server) load() (*specs.Spec, error) {
-	var cfg Config
-	if err := readJSON(filepath.Join(s.path, ConfigFile), &cfg); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.cfg = cfg
-	s.mu.Unlock()
-	return s.spec()
-}
-
 func (s *server) spec() (*specs.Spec, error) {
 	spec := new(specs.Spec)
 	if err := readJSON(filepath.Join(s.path, SpecFile), spec); err != nil {
@@ -306,22 +379,23 @@ func (s *server) spec() (*specs.Spec, error) {
 	return spec, nil
 }
 
-func (s *server) runtimeConfig(spec *specs.Spec) (*runtime.Config, error) {
-	rc := &runtime.Config{ID: s.cfg.ID, Bundle: s.path, Spec: spec, Cgroup: s.cfg.Cgroup}
-	if o := s.cfg.Root; o != nil {
-		rc.Root = &runtime.Overlay{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Volatile: s.cfg.Volatile}
+// runtime is the configuration for package runtime.
+func (c *Config) runtime(bundle string, spec *specs.Spec) (*runtime.Config, error) {
+	rc := &runtime.Config{ID: c.ID, Bundle: bundle, Spec: spec, Cgroup: c.Cgroup}
+	if o := c.Root; o != nil {
+		rc.Root = &runtime.Overlay{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Volatile: c.Volatile}
 	}
 	var err error
-	rc.Seccomp, err = s.seccomp()
+	rc.Seccomp, err = c.filter()
 	return rc, err
 }
 
-// seccomp is the compiled filter, or nil when the runtime is to compile the one in the spec.
-func (s *server) seccomp() ([]byte, error) {
-	if s.cfg.Seccomp == "" {
+// filter is the compiled seccomp filter, or nil when the runtime is to compile the one in the spec.
+func (c *Config) filter() ([]byte, error) {
+	if c.Seccomp == "" {
 		return nil, nil
 	}
-	return seccomp.ReadFile(s.cfg.Seccomp)
+	return seccomp.ReadFile(c.Seccomp)
 }
 
 func readJSON(name string, v any) error {

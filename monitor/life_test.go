@@ -305,3 +305,45 @@ func TestRepairRace(t *testing.T) {
 		b.gone()
 	}
 }
+
+// What was made ahead is used by the start it was made for, and given back when another or none follows.
+func TestPrepare(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		start     *Request
+		discarded bool
+	}{
+		{"used", &Request{Op: OpStart, Prepared: true}, false},
+		{"written anew", &Request{Op: OpStart}, true},
+		{"nobody starts it", nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBox(t, "sh", "-c", "exit $CODE")
+			b.process.Env = append(b.process.Env, "CODE=3")
+			c := b.open()
+			b.write()
+			c.Prepare(false)
+			if tt.start != nil {
+				if !tt.start.Prepared {
+					b.process.Env = append(b.process.Env[:1], "CODE=4")
+					b.write()
+				}
+				_, err := c.Do(t.Context(), tt.start)
+				must(t, err)
+			}
+			c.Close()
+			b.gone()
+			if got := exists(filepath.Join(filepath.Dir(b.run), "discarded")); got != tt.discarded {
+				t.Errorf("discarded: %t, want %t", got, tt.discarded)
+			}
+			if tt.start == nil {
+				return
+			}
+			st, err := ReadState(b.dir)
+			must(t, err)
+			if want := map[bool]int{true: 3, false: 4}[tt.start.Prepared]; st.ExitCode != want {
+				t.Errorf("exit code %d, want %d: the wrong files were used", st.ExitCode, want)
+			}
+		})
+	}
+}

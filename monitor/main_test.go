@@ -49,17 +49,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// plainPrepared leaves a trace of what was made of it.
+type plainPrepared struct{ c *runtime.Config }
+
+func (p plainPrepared) Run(context.Context) (*runtime.Container, error) {
+	q, err := run(p.c.Spec.Process, p.c.Stdio)
+	if err != nil {
+		return nil, err
+	}
+	os.WriteFile(filepath.Join(p.c.Bundle, "group"), []byte(strconv.Itoa(q.Pid)), 0o600)
+	return &runtime.Container{Pid: q.Pid, Pidfd: q.Pidfd, Terminal: q.Terminal, Warnings: []string{"plain process"}}, nil
+}
+
+func (p plainPrepared) Discard(context.Context) error {
+	return os.WriteFile(filepath.Join(filepath.Dir(p.c.Bundle), "discarded"), nil, 0o600)
+}
+
 // plain runs a container's process as a child in a process group of its own.
 func plain() containers {
 	return containers{
-		create: func(_ context.Context, c *runtime.Config) (*runtime.Container, error) {
-			p, err := run(c.Spec.Process, c.Stdio)
-			if err != nil {
-				return nil, err
-			}
-			os.WriteFile(filepath.Join(c.Bundle, "group"), []byte(strconv.Itoa(p.Pid)), 0o600)
-			return &runtime.Container{Pid: p.Pid, Pidfd: p.Pidfd, Terminal: p.Terminal, Warnings: []string{"plain process"}}, nil
-		},
+		prepare: func(_ context.Context, c *runtime.Config) (prepared, error) { return plainPrepared{c}, nil },
 		exec: func(_ context.Context, t *runtime.Target, p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 			q, err := run(p, stdio)
 			if err == nil {

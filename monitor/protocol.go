@@ -125,7 +125,7 @@ type State struct {
 	Warnings  []string `json:"warnings,omitempty"`
 }
 
-// Each connection carries one request: a JSON line from the client, a JSON line in answer, then, for attach
+// Each connection carries one request (but see OpPrepare): a JSON line from the client, a JSON line in answer, then, for attach
 // and a started exec, the stream. Before it the monitor says that it has taken the connection, and does not leave
 // while the connection is open.
 //
@@ -139,6 +139,7 @@ type State struct {
 //
 // The end of the monitor's stream is the end of the output: after it the exit state is known and on disk.
 const (
+	OpPrepare    = "prepare"     // make what a start needs, ahead of an OpStart with Prepared; no answer, another request follows on the connection
 	OpStart      = "start"       // run the container; answers once execve succeeded or failed
 	OpAttach     = "attach"      // stream; valid before start too
 	OpWait       = "wait"        // answers at the next exit, after the state is on disk
@@ -175,6 +176,8 @@ type Request struct {
 	// Remove, with OpWait: this engine will act on the exit (removal of a --rm container). The monitor runs
 	// OnExit only if the connection ends while the container's StateDir still exists.
 	Remove bool `json:"remove,omitempty"`
+	// Prepared, with OpStart: the files are those of the OpPrepare before. Otherwise what that made is thrown away.
+	Prepared bool `json:"prepared,omitempty"`
 	// Now, with OpWait: answer at once when the container is not running (condition not-running).
 	Now        bool           `json:"now,omitempty"`
 	Signal     int            `json:"signal,omitempty"`

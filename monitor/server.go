@@ -60,6 +60,7 @@ type server struct {
 	phase   phase
 	state   State
 	cfg     Config
+	ahead   *ahead      // what OpPrepare made and nobody has taken
 	box     *box        // set from phaseRunning on
 	execs   execs       // of this container
 	biding  *time.Timer // of phaseBiding
@@ -81,7 +82,7 @@ const (
 // Main is `hull-runtime monitor <run directory>`, as Spawn starts it. It returns the exit code, unless it becomes
 // the OnExit command.
 func Main(args []string) int {
-	rt := containers{create: runtime.Create, exec: runtime.Exec, delete: runtime.Delete, group: openGroup}
+	rt := containers{prepare: prepareContainer, exec: runtime.Exec, delete: runtime.Delete, group: openGroup}
 	if err := serve(args, rt); err != nil {
 		fmt.Fprintf(os.Stderr, "hull-runtime monitor: %v\n", err)
 		return 1
@@ -169,6 +170,7 @@ func (s *server) run() (next []string) {
 	s.ln.Close()
 	s.work.Wait()
 	s.end()
+	s.dropAhead()
 	if err := s.clear(); err != nil {
 		fmt.Fprintf(os.Stderr, "hull-runtime monitor: %v\n", err)
 	}
@@ -284,21 +286,17 @@ func become(argv []string) error {
 	return &os.PathError{Op: "exec", Path: argv[0], Err: unix.Exec(argv[0], argv, env)}
 }
 
-// serve answers the one request of a connection.
+// serve answers the one request of a connection, which OpPrepare may precede.
 func (s *server) serve(f *os.File) {
-	f.SetReadDeadline(time.Now().Add(requestTimeout))
 	br := bufio.NewReaderSize(f, 1024)
-	line, err := readLine(br)
-	if err != nil {
+	req := receive(f, br)
+	if req != nil && req.Op == OpPrepare {
+		s.prepareAhead(req)
+		req = receive(f, br)
+	}
+	if req == nil {
 		return
 	}
-	f.SetReadDeadline(time.Time{})
-	req := new(Request)
-	if err := plainjson.Unmarshal(line, req); err != nil {
-		answer(f, refusal(errdef.Invalid("request: %w", err)))
-		return
-	}
-	line = nil
 	switch req.Op {
 	case OpStart:
 		answer(f, s.start(req))
@@ -332,6 +330,22 @@ func (s *server) serve(f *os.File) {
 	default:
 		answer(f, refusal(errdef.Invalid("unknown request %q", req.Op)))
 	}
+}
+
+// receive reads a request; nil if none comes. One that cannot be read is refused.
+func receive(f *os.File, br *bufio.Reader) *Request {
+	f.SetReadDeadline(time.Now().Add(requestTimeout))
+	line, err := readLine(br)
+	if err != nil {
+		return nil
+	}
+	f.SetReadDeadline(time.Time{})
+	req := new(Request)
+	if err := plainjson.Unmarshal(line, req); err != nil {
+		answer(f, refusal(errdef.Invalid("request: %w", err)))
+		return nil
+	}
+	return req
 }
 
 func answer(f *os.File, r *Response) error {
@@ -474,10 +488,24 @@ func (s *server) top() *Response {
 
 // containers is the runtime as the monitor uses it; tests put plain processes in its place.
 type containers struct {
-	create func(context.Context, *runtime.Config) (*runtime.Container, error)
-	exec   execFunc
-	delete func(context.Context, *runtime.Config) error
-	group  func(path string) (group, error)
+	prepare func(context.Context, *runtime.Config) (prepared, error)
+	exec    execFunc
+	delete  func(context.Context, *runtime.Config) error
+	group   func(path string) (group, error)
+}
+
+// prepared is a runtime.Prepared.
+type prepared interface {
+	Run(context.Context) (*runtime.Container, error)
+	Discard(context.Context) error
+}
+
+func prepareContainer(ctx context.Context, cfg *runtime.Config) (prepared, error) {
+	p, err := runtime.Prepare(ctx, cfg)
+	if err != nil {
+		return nil, err // and not a prepared that is nil inside
+	}
+	return p, nil
 }
 
 // group is the cgroup of the container.

@@ -30,6 +30,8 @@ const (
 type Program struct {
 	Path   string // of hull-runtime
 	Cgroup string // where monitors live, below every hierarchy; where there is no right to it, or "", with their spawner
+	// Claimed, if not nil, is called when a monitor is about to be started: the run directory is there and its own.
+	Claimed func()
 }
 
 // ErrDead says that a monitor died in the run directory and left its container behind. Claim the directory, repair
@@ -100,6 +102,9 @@ func Spawn(ctx context.Context, p Program, dir string) (*Conn, error) {
 	f, err := connect(ctx, d)
 	if err != nil {
 		return nil, err
+	}
+	if p.Claimed != nil {
+		p.Claimed()
 	}
 	if err := p.start(ctx, dir, lock, ln); err != nil {
 		f.Close()

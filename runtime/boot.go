@@ -71,7 +71,16 @@ func (b *boot) open(path string, flags int) (int, error) {
 	return fd, nil
 }
 
+// hangUp closes our copy of the children's end of the status pipe.
+func (b *boot) hangUp() {
+	if b.status[1] > 0 {
+		unix.Close(b.status[1])
+		b.status[1] = -1
+	}
+}
+
 func (b *boot) close() {
+	b.hangUp()
 	for _, fd := range b.fds {
 		unix.Close(fd)
 	}
@@ -269,12 +278,11 @@ func (b *boot) run(ctx context.Context) (*Container, error) {
 func (b *boot) fork(ctx context.Context, opts kernel.ForkOptions) (*Container, error) {
 	first, pidfd, err := b.prog.Fork(opts)
 	if err != nil {
-		unix.Close(b.status[1])
 		return nil, err
 	}
 	unix.Close(pidfd)
 	ws, err := kernel.Reap(first)
-	unix.Close(b.status[1])
+	b.hangUp()
 	switch {
 	case err != nil:
 	case ws.Signaled() && ws.Signal() == unix.SIGALRM:

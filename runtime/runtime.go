@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"hull/kernel"
 	"hull/runtime/cgroup"
@@ -94,12 +95,33 @@ type Process struct {
 
 // Create makes the container and its init process. On failure everything it made is gone again.
 // Errors have errdef kinds ErrNoCommand and ErrCannotRun when only the command is at fault.
-func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
+func Create(ctx context.Context, cfg *Config) (*Container, error) {
+	p, err := Prepare(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return p.Run(ctx)
+}
+
+// Prepared is a container that is made up to its processes. Run or Discard has to follow, once.
+type Prepared struct {
+	boot  *boot
+	group *cgroup.Group
+}
+
+// Prepare does the part of Create that needs no process: control groups, user namespace, root file system, and the
+// program of what is left. On failure everything it made is gone again.
+func Prepare(ctx context.Context, cfg *Config) (_ *Prepared, err error) {
 	if err := validate(cfg.Spec); err != nil {
 		return nil, err
 	}
 	b := &boot{cfg: cfg, spec: cfg.Spec, process: cfg.Spec.Process, root: rootNone}
-	defer b.close()
+	p := &Prepared{boot: b}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Discard(ctx))
+		}
+	}()
 	if b.prog, err = kernel.NewProgram(); err != nil {
 		return nil, err
 	}
@@ -118,18 +140,10 @@ func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
 	}
 	made := <-groups
 	cfg.Trace.Step("control groups")
-	if err = errors.Join(err, made.err); made.err != nil {
-		return nil, err
+	if err = errors.Join(err, made.err); made.err == nil {
+		p.group = made.group
 	}
 	b.warnings = append(b.warnings, made.warnings...)
-	defer func() {
-		if err != nil {
-			// The failure is what counts; a group that stays is found again by its name.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
-			defer cancel()
-			err = errors.Join(err, made.group.Destroy(ctx))
-		}
-	}()
 	if err != nil {
 		return nil, err
 	}
@@ -140,13 +154,36 @@ func Create(ctx context.Context, cfg *Config) (_ *Container, err error) {
 		return nil, err
 	}
 	cfg.Trace.Step("program")
-	c, err := b.run(ctx)
-	cfg.Trace.Step("fork, mounts, execve")
+	return p, nil
+}
+
+// Run makes the container's processes. It returns as Create does, and p is used up.
+func (p *Prepared) Run(ctx context.Context) (*Container, error) {
+	c, err := p.boot.run(ctx)
+	p.boot.cfg.Trace.Step("fork, mounts, execve")
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.Discard(ctx))
 	}
-	c.Warnings = b.warnings
+	c.Warnings = p.boot.warnings
+	p.boot.close()
 	return c, nil
+}
+
+// Discard gives everything back. A control group that stays is found again by its name.
+func (p *Prepared) Discard(ctx context.Context) error {
+	p.boot.close()
+	if o := p.boot.cfg.Root; o != nil && o.Volatile {
+		// With this mark overlayfs refuses a layer that may have lost writes. This one had none.
+		mark := filepath.Join(o.Work, "work", "incompat", "volatile")
+		_ = os.Remove(filepath.Join(mark, "dirty"))
+		_ = os.Remove(mark)
+	}
+	if p.group == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
+	defer cancel()
+	return p.group.Destroy(ctx)
 }
 
 type madeGroup struct {

@@ -301,6 +301,38 @@ func TestStartFifo(t *testing.T) {
 	}
 }
 
+// What was prepared and never run leaves nothing: no group, no descriptor, and a root that can be mounted again.
+func TestPrepareDiscard(t *testing.T) {
+	cfg := config(t, "true")
+	before := descriptors(t)
+	p, err := Prepare(deadline(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Discard(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		if left, _ := filepath.Glob(pattern + cfg.cgroupPath()); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	if out, ws := run(t, cfg); ws.ExitStatus() != 0 {
+		t.Errorf("run after discard: %v, %s", ws, out)
+	}
+}
+
+func descriptors(t testing.TB) int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
 func TestExec(t *testing.T) {
 	cfg := config(t, "sleep", "100")
 	c, err := Create(deadline(t), cfg)
