@@ -40,6 +40,43 @@ func ReadOnly(path string) (int, error) {
 	return fd, nil
 }
 
+// Mount mounts the source, a device or server, as a file system of the kind, and returns it detached. Each option is a
+// flag or KEY=VALUE, as the file system takes it.
+func Mount(kind, source string, options []string) (int, error) {
+	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return -1, fmt.Errorf("this kernel has no file system %s", kind)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open file system %s: %w", kind, err)
+	}
+	defer unix.Close(fs)
+	if source != "" {
+		if err := unix.FsconfigSetString(fs, "source", source); err != nil {
+			return -1, fmt.Errorf("mount %s: %w%s", source, err, fsMessage(fs))
+		}
+	}
+	for _, o := range options {
+		key, value, hasValue := strings.Cut(o, "=")
+		if hasValue {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("mount %s: option %s: %w%s", source, o, err, fsMessage(fs))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("mount %s: %w%s", source, err, fsMessage(fs))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", source, err)
+	}
+	return fd, nil
+}
+
 // IDMapMount makes the detached mount fd show its files with the owners mapped by the user namespace ns.
 // EINVAL means that its file system does not support it (overlayfs, NFS, FUSE without it, /proc, /sys).
 func IDMapMount(fd int, ns *os.File, recursive bool) error {
