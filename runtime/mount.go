@@ -28,8 +28,20 @@ type options struct {
 	recursive  bool
 	idmap      bool
 	copyUp     bool
+	subpath    string   // of what is mounted; never leaves it
+	lower      []string // layers of an overlay, topmost first
 	data       []string
 }
+
+// Options of our own, beside those of the runtime-spec.
+const (
+	// SubpathOption begins the option that shows only a part of a bind or another mount: a relative path, resolved
+	// inside it by descriptor.
+	SubpathOption = "hull.subpath="
+	// LowerOption begins the option that names one layer of a mount of type overlay, topmost first. It is read-only,
+	// made by the parent and id-mapped if asked for.
+	LowerOption = "hull.lower="
+)
 
 // attrOf is the mount attribute an option sets, or clears when on is false.
 func attrOf(o string) (attr uint64, on, ok bool) {
@@ -109,6 +121,14 @@ func parseOptions(m *specs.Mount) options {
 			o.propagate, o.propRec = p, s[0] == 'r'
 			continue
 		}
+		if sub, ok := strings.CutPrefix(s, SubpathOption); ok {
+			o.subpath = sub
+			continue
+		}
+		if dir, ok := strings.CutPrefix(s, LowerOption); ok {
+			o.lower = append(o.lower, dir)
+			continue
+		}
 		switch s {
 		case "bind":
 			o.bind = true
@@ -153,6 +173,8 @@ func (b *boot) mount(m *specs.Mount) error {
 		return b.mountCgroups(&o, dest)
 	case m.Type == "tmpfs" && dest == "/dev":
 		return b.mountDev(m, &o)
+	case o.lower != nil || o.idmap || o.subpath != "":
+		return b.mountAhead(m, &o, dest)
 	}
 	what := "mount " + m.Type + " on " + dest
 	fd := b.newMount(what, m.Type, m.Source, o.data, o.set)
@@ -225,23 +247,28 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(b.cfg.Bundle, source)
 	}
-	st, err := os.Stat(source)
+	// A part is opened before it is looked at: what it is called may be a container's to change.
+	at, err := openPart(source, o.subpath)
 	if errors.Is(err, os.ErrNotExist) {
-		return errdef.Invalid("bind source path does not exist: %s", source)
+		return errdef.Invalid("bind source path does not exist: %s", filepath.Join(source, o.subpath))
 	}
 	if err != nil {
 		return err
 	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", source, err)
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	what := "bind " + source + " to " + dest
 	var fd any
 	if b.rootless {
-		// In a user namespace what is mounted below a directory may not be uncovered: the tree comes whole.
-		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
-		fd = b.prog.Call(what, unix.SYS_OPEN_TREE, unix.AT_FDCWD, source, flags).Result()
+		fd = b.cloneInside(what, source, o.subpath)
 	} else {
-		tree, err := kernel.Clone(unix.AT_FDCWD, source, o.recursive)
+		tree, err := kernel.Clone(at, "", o.recursive)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", source, err)
 		}
 		b.fds = append(b.fds, tree)
 		if o.propagate != unix.MS_SHARED { // which asks for it
@@ -249,7 +276,7 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 				return err
 			}
 		}
-		if err := b.idmapBind(m, o, tree, source); err != nil {
+		if err := b.idmapBind(m, o, tree, at, source); err != nil {
 			return err
 		}
 		fd = tree
@@ -261,15 +288,60 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 		}
 		b.setattr(what, fd, mountAttr(o.set, clear), false)
 	}
-	var target kernel.Reg
-	if st.IsDir() {
-		target = b.ensureDir(dest)
-	} else {
-		target = b.ensureFile(dest)
-	}
-	b.attach(what, fd, target)
+	b.attachOn(what, fd, dest, isDir)
 	b.afterAttach(what, fd, o)
 	return nil
+}
+
+// attachOn is attach at the path, which is made if it is missing.
+func (b *boot) attachOn(what string, fd any, dest string, isDir bool) {
+	if isDir {
+		b.attach(what, fd, b.ensureDir(dest))
+	} else {
+		b.attach(what, fd, b.ensureFile(dest))
+	}
+}
+
+// openPart opens the source of a bind, or a part of it that cannot be outside of it, for reference only.
+func openPart(source, part string) (int, error) {
+	dir, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil || part == "" {
+		return dir, pathError("open", source, err)
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, part, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	return fd, pathError("open", filepath.Join(source, part), err)
+}
+
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: path, Err: err}
+}
+
+// cloneInside is the child's way to a bind. In a user namespace what is mounted below a directory may not be uncovered:
+// the tree comes whole.
+func (b *boot) cloneInside(what, source, part string) kernel.Reg {
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
+	p := b.prog
+	if part == "" {
+		return p.Call(what, unix.SYS_OPEN_TREE, unix.AT_FDCWD, source, flags).Result()
+	}
+	dir := p.Call(what, unix.SYS_OPENAT, unix.AT_FDCWD, source, unix.O_PATH|unix.O_CLOEXEC, 0).Result()
+	return b.cloneBelow(what, dir, part, flags)
+}
+
+// cloneBelow clones the part of the directory dir and closes dir. The mount of dir must be attached somewhere.
+func (b *boot) cloneBelow(what string, dir kernel.Reg, part string, flags int) kernel.Reg {
+	p := b.prog
+	sub := b.openHow(what, dir, part, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS, 0).Result()
+	b.closeReg(dir)
+	tree := p.Call(what, unix.SYS_OPEN_TREE, sub, "", flags|unix.AT_EMPTY_PATH).Result()
+	b.closeReg(sub)
+	return tree
 }
 
 // mountAttr fills in the rule of mount_setattr(2) that setting one kind of atime means clearing the others first.
@@ -280,29 +352,189 @@ func mountAttr(set, clear uint64) unix.MountAttr {
 	return unix.MountAttr{Attr_set: set, Attr_clr: clear}
 }
 
-// idmapBind maps the owners of a bind mount, so that files have the owners people expect. Where the file system cannot,
-// the mount stays as it is, and the person is told.
-func (b *boot) idmapBind(m *specs.Mount, o *options, tree int, source string) error {
-	if !o.idmap && len(m.UIDMappings) == 0 {
+// idmapBind maps the owners of a bind mount, so that files have the owners people expect. Where a file system cannot,
+// its mounts stay as they are, and the person is told.
+func (b *boot) idmapBind(m *specs.Mount, o *options, tree, at int, source string) error {
+	ns, err := b.mapOf(m, o)
+	if ns == nil || err != nil {
+		return err
+	}
+	err = kernel.IDMapMount(tree, ns, o.recursive)
+	if !unmappable(err) {
+		return err
+	}
+	if !o.recursive {
+		b.warnUnmapped(source)
 		return nil
 	}
-	ns := b.userns
-	if len(m.UIDMappings) > 0 && !(slices.Equal(m.UIDMappings, b.spec.Linux.UIDMappings) && slices.Equal(m.GIDMappings, b.spec.Linux.GIDMappings)) {
-		var err error
-		if ns, err = kernel.NewUserNS(idMaps(m.UIDMappings), idMaps(m.GIDMappings)); err != nil {
-			return err
-		}
+	return b.idmapEach(tree, at, ns)
+}
+
+// mapOf is the user namespace that maps the owners of a mount, nil for none.
+func (b *boot) mapOf(m *specs.Mount, o *options) (*os.File, error) {
+	if !o.idmap && len(m.UIDMappings) == 0 {
+		return nil, nil
+	}
+	if len(m.UIDMappings) == 0 || slices.Equal(m.UIDMappings, b.spec.Linux.UIDMappings) && slices.Equal(m.GIDMappings, b.spec.Linux.GIDMappings) {
+		return b.userns, nil
+	}
+	ns, err := kernel.NewUserNS(idMaps(m.UIDMappings), idMaps(m.GIDMappings))
+	if err == nil {
 		b.files = append(b.files, ns)
 	}
-	if ns == nil {
+	return ns, err
+}
+
+func unmappable(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
+
+func (b *boot) warnUnmapped(source string) {
+	b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", source)
+}
+
+// idmapEach maps the mounts of a recursive clone one by one, as the kernel takes all of them or none.
+func (b *boot) idmapEach(tree, at int, ns *os.File) error {
+	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(at))
+	if err != nil {
+		return err
+	}
+	below, err := mountsBelow(top)
+	if err != nil {
+		return err
+	}
+	for _, rel := range append([]string{"."}, below...) {
+		fd, err := unix.Openat2(tree, rel, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err != nil {
+			continue // covered by another mount, or gone since
+		}
+		err = kernel.IDMapMount(fd, ns, false)
+		unix.Close(fd)
+		if unmappable(err) {
+			b.warnUnmapped(filepath.Join(top, rel))
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountsBelow lists the mount points of our namespace below the directory, relative to it.
+func mountsBelow(dir string) ([]string, error) {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var below []string
+	for line := range strings.Lines(string(info)) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		if rel, ok := strings.CutPrefix(unescape(f[4]), strings.TrimSuffix(dir, "/")+"/"); ok && rel != "" {
+			below = append(below, rel)
+		}
+	}
+	return below, nil
+}
+
+// unescape undoes the octal escapes of mountinfo, proc_pid_mountinfo(5).
+func unescape(s string) string {
+	if !strings.Contains(s, "\\") {
+		return s
+	}
+	var out []byte
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				out = append(out, byte(n))
+				i += 3
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// mountAhead mounts a file system that has to be the parent's work: one that is id-mapped, made of layers of the store,
+// or shown only in part.
+func (b *boot) mountAhead(m *specs.Mount, o *options, dest string) error {
+	what := "mount " + m.Type + " on " + dest
+	var fd any
+	switch {
+	case b.rootless && o.lower != nil:
+		fd = b.layersInside(what, o.lower)
+	case b.rootless:
+		fd = b.newMount(what, m.Type, m.Source, o.data, o.set)
+	default:
+		tree, err := b.mountNow(m, o)
+		if err != nil {
+			return err
+		}
+		b.fds = append(b.fds, tree)
+		fd = tree
+	}
+	if o.set|o.clear != 0 {
+		b.setattr(what, fd, mountAttr(o.set, o.clear), false)
+	}
+	if o.subpath == "" {
+		b.attachOn(what, fd, dest, true)
+		b.afterAttach(what, fd, o)
 		return nil
 	}
-	err := kernel.IDMapMount(tree, ns, o.recursive)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
-		b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", source)
-		return nil
+	// Clones are taken of attached mounts only (before Linux 6.15): the whole goes away with the old root.
+	p := b.prog
+	if !(b.rootless && o.lower != nil) { // which is attached already
+		p.Call(what, unix.SYS_MOVE_MOUNT, fd, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
-	return err
+	top := p.Call(what, unix.SYS_FCNTL, fd, unix.F_DUPFD_CLOEXEC, 3).Result()
+	part := b.cloneBelow(what+": "+o.subpath, top, o.subpath, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	isFile, done := p.NewLabel(), p.NewLabel()
+	dirFD := b.openHow(what, part, ".", unix.O_PATH|unix.O_DIRECTORY, 0, 0, unix.ENOTDIR).Else(isFile).Result()
+	b.closeReg(dirFD)
+	b.attachOn(what, part, dest, true)
+	p.Jump(done)
+	p.Mark(isFile)
+	b.attachOn(what, part, dest, false)
+	p.Mark(done)
+	b.afterAttach(what, part, o)
+	return nil
+}
+
+// mountNow makes the mount in the parent, detached.
+func (b *boot) mountNow(m *specs.Mount, o *options) (int, error) {
+	ns, err := b.mapOf(m, o)
+	if err != nil {
+		return -1, err
+	}
+	if o.lower != nil {
+		k := &kernel.Overlay{Lower: o.lower, IDMap: ns, Scratch: b.cfg.Bundle}
+		if ns != nil {
+			k.Owner, _ = outside(b.spec.Linux.UIDMappings, 0)
+		}
+		return k.Mount()
+	}
+	tree, err := kernel.Mount(m.Type, m.Source, o.data)
+	if err != nil || ns == nil {
+		return tree, err
+	}
+	if err = kernel.IDMapMount(tree, ns, false); unmappable(err) {
+		b.warnUnmapped(m.Source)
+		err = nil
+	}
+	if err != nil {
+		unix.Close(tree)
+	}
+	return tree, err
+}
+
+// layersInside mounts layers in the child, as attachRoot does, in a place that goes away with the old root.
+func (b *boot) layersInside(what string, lower []string) kernel.Reg {
+	p := b.prog
+	p.Call(what, unix.SYS_MOUNT, "overlay", "/proc", "overlay", unix.MS_RDONLY, "userxattr,lowerdir="+strings.Join(lower, ":"))
+	return p.Call(what, unix.SYS_OPENAT, unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0).Result()
 }
 
 // mountCgroups shows the container its own control groups: one directory of the v2 hierarchy, or one per v1 controller.

@@ -5,7 +5,7 @@
 //	hull-runtime start ID
 //	hull-runtime exec ID COMMAND
 //	hull-runtime kill ID KILL; hull-runtime delete ID
-//	hull-runtime monitor DIR                    (by hull only, as are discard DIR and files)
+//	hull-runtime monitor DIR                    (by hull only, as are discard, copy-up, move-into and files)
 //
 // Beware: it is executed once for every start of a container, so nothing it imports may do work before main.
 package main
@@ -70,14 +70,19 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "monitor" {
-		os.Exit(monitor.Main(os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == "discard" {
-		os.Exit(discard(os.Args[2:]))
-	}
-	if len(os.Args) == 2 && os.Args[1] == "files" {
-		os.Exit(files.Main())
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "monitor":
+			os.Exit(monitor.Main(os.Args[2:]))
+		case "discard":
+			os.Exit(discard(os.Args[2:]))
+		case "copy-up":
+			os.Exit(copyUp(os.Args[2:]))
+		case "move-into":
+			os.Exit(moveInto(os.Args[2:]))
+		case "files":
+			os.Exit(files.Main())
+		}
 	}
 	os.Exit(oci(os.Args[1:]))
 }
