@@ -153,10 +153,25 @@ func TestCheckRefuses(t *testing.T) {
 		{func(_ *Config, h *Host) { h.SecurityOpt = []string{"nope=1"} }, "--security-opt"},
 		{func(_ *Config, h *Host) { h.SecurityOpt = []string{"no-new-privileges=maybe"} }, "--security-opt"},
 		{func(_ *Config, h *Host) { h.Binds = []string{"rel/x:/y"} }, "absolute"},
-		{func(_ *Config, h *Host) { h.Binds = []string{"vol:/y"} }, "named volumes"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"a/b:/y"} }, "includes invalid characters for a local volume name"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"v:/y"} }, "volume name is too short"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"/a:ro"} }, "invalid volume specification: '/a:ro'"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"/a:/b:ro,rw"} }, "invalid mode: ro,rw"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"/a:/b:nosuch"} }, "invalid mode: nosuch"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"/a:/b:nocopy"} }, "field VolumeOptions must not be specified"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"vol:/b:rslave"} }, "field BindOptions must not be specified"},
+		{func(_ *Config, h *Host) { h.Mounts = []Mount{{Type: "volume", Target: "/y", Subpath: "x"}} }, "must not set Subpath"},
+		{func(_ *Config, h *Host) {
+			h.Mounts = []Mount{{Type: "volume", Source: "vol", Target: "/y", Subpath: "../x"}}
+		}, "subpath must be a relative path"},
+		{func(_ *Config, h *Host) {
+			h.Mounts = []Mount{{Type: "volume", Source: "vol", Target: "/y", Subpath: "/x"}}
+		}, "subpath must be a relative path"},
+		{func(_ *Config, h *Host) { h.Mounts = []Mount{{Type: "image", Target: "/y"}} }, "field Source must not be empty"},
+		{func(_ *Config, h *Host) { h.Mounts = []Mount{{Type: "bind", Source: "/a", Target: "/y", Size: 1}} }, "field TmpfsOptions must not be specified"},
 		{func(_ *Config, h *Host) { h.Binds = []string{"/x:y"} }, "absolute"},
 		{func(_ *Config, h *Host) { h.Binds = []string{"/x:/"} }, "can't be '/'"},
-		{func(_ *Config, h *Host) { h.Binds = []string{"/x:/y:nope"} }, "unknown option"},
+		{func(_ *Config, h *Host) { h.Binds = []string{"/x:/y:nope"} }, "invalid mode: nope"},
 		{func(_ *Config, h *Host) { h.Binds = []string{"/x:/y", "/z:/y/"} }, "Duplicate mount point: /y"},
 		{func(_ *Config, h *Host) { h.Tmpfs = map[string]string{"/t": "lowerdir=/x"} }, "tmpfs option"},
 		{func(_ *Config, h *Host) { h.Tmpfs = map[string]string{"t": ""} }, "absolute"},

@@ -36,7 +36,9 @@ type Host struct {
 	Init          bool              `json:"init,omitempty"`  // an init of ours is process 1
 	Binds         []string          `json:"binds,omitempty"` // SOURCE:TARGET[:OPTIONS], as -v
 	Mounts        []Mount           `json:"mounts,omitempty"`
-	Tmpfs         map[string]string `json:"tmpfs,omitempty"` // target -> options
+	Tmpfs         map[string]string `json:"tmpfs,omitempty"`       // target -> options
+	VolumesFrom   []string          `json:"volumesFrom,omitempty"` // CONTAINER[:ro|rw]
+	VolumeDriver  string            `json:"volumeDriver,omitempty"`
 	CapAdd        []string          `json:"capAdd,omitempty"`
 	CapDrop       []string          `json:"capDrop,omitempty"`
 	Privileged    bool              `json:"privileged,omitempty"`
@@ -70,15 +72,23 @@ type Host struct {
 
 // Mount is one entry of --mount.
 type Mount struct {
-	Type        string `json:"type"` // "bind" or "tmpfs"
-	Source      string `json:"source,omitempty"`
-	Target      string `json:"target"`
-	ReadOnly    bool   `json:"readOnly,omitempty"`
-	Propagation string `json:"propagation,omitempty"`
-	NoRecurse   bool   `json:"noRecurse,omitempty"`
-	CreateHost  bool   `json:"createHost,omitempty"` // make a missing source
-	Size        int64  `json:"size,omitempty"`       // of a tmpfs, bytes
-	Mode        uint32 `json:"mode,omitempty"`       // of a tmpfs
+	Type          string            `json:"type"`             // "bind", "volume", "tmpfs" or "image"
+	Source        string            `json:"source,omitempty"` // a path of the host, the name of a volume, the reference of an image
+	Target        string            `json:"target"`
+	ReadOnly      bool              `json:"readOnly,omitempty"` // with what is mounted below it, where the kernel can
+	Propagation   string            `json:"propagation,omitempty"`
+	NoRecurse     bool              `json:"noRecurse,omitempty"`   // without what is mounted below the source
+	TopReadOnly   bool              `json:"topReadOnly,omitempty"` // ReadOnly leaves what is mounted below it writable
+	AllReadOnly   bool              `json:"allReadOnly,omitempty"` // ReadOnly fails where it cannot reach what is mounted below
+	CreateHost    bool              `json:"createHost,omitempty"`  // make a missing source
+	Subpath       string            `json:"subpath,omitempty"`     // of a volume or image; never leaves it
+	NoCopy        bool              `json:"noCopy,omitempty"`      // leave an empty volume empty
+	Driver        string            `json:"driver,omitempty"`      // of a volume that is made for it
+	DriverOptions map[string]string `json:"driverOptions,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
+	Size          int64             `json:"size,omitempty"`    // of a tmpfs, bytes
+	Mode          uint32            `json:"mode,omitempty"`    // of a tmpfs
+	Options       []string          `json:"options,omitempty"` // of a tmpfs
 }
 
 // Device is a device of the host given to the container.
@@ -177,6 +187,9 @@ type Container struct {
 	Config  Config
 	Host    Host
 	State   State
+	// Mounts are what a person or the image asked for, settled at create: those of the container's own, /proc and the
+	// like, are not among them.
+	Mounts []MountPoint
 	// Warnings of the create.
 	Warnings []string
 	// Damaged says why the definition cannot be read: such a container is listed and can be removed, no more.

@@ -59,6 +59,9 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if r.Warnings, err = r.check(); err != nil {
 		return "", nil, err
 	}
+	if err := e.settleMounts(ctx, r); err != nil {
+		return "", nil, err
+	}
 	if err := e.place(ctx, r); err != nil {
 		return "", nil, e.storeError(err)
 	}
@@ -104,6 +107,11 @@ func (e *Engine) place(ctx context.Context, r *record) error {
 	if err := e.claimAndWrite(r); err != nil {
 		return err
 	}
+	release, err := e.holdVolumes(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer release()
 	// Not os.Rename, which refuses to replace a directory.
 	if err := unix.Rename(e.limbo(r.ID), e.dir(r.ID)); err != nil {
 		return fmt.Errorf("put container in place: %w", err)

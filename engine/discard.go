@@ -41,6 +41,16 @@ func enterAsRoot(p *kernel.Program, ns *os.File) {
 
 // discardInside runs hull-runtime discard in a user namespace with these ids.
 func (e *Engine) discardInside(dir string, ids *idMap) error {
+	return e.inside(ids, 0, "discard", dir)
+}
+
+// insideWait bounds work on files as another user: enough for a tree of millions of them. Nobody waits for it in vain,
+// for nothing in there can block.
+const insideWait = 5 * time.Minute
+
+// inside runs hull-runtime as root of a user namespace with these ids, and in new namespaces of the kinds in flags. It
+// says with its exit status which errno was in the way.
+func (e *Engine) inside(ids *idMap, flags int, args ...string) error {
 	binary, err := e.runtime()
 	if err != nil {
 		return err
@@ -56,13 +66,15 @@ func (e *Engine) discardInside(dir string, ids *idMap) error {
 	}
 	defer p.Close()
 	enterAsRoot(p, ns)
-	p.Call("run hull-runtime", unix.SYS_EXECVE, binary, p.Strings([]string{"hull-runtime", "discard", dir}), p.Strings(nil))
-	// A minute is for a tree of millions of files; nobody waits for it in vain, for nothing in there can block.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	if flags != 0 {
+		p.Call("create namespaces", unix.SYS_UNSHARE, flags)
+	}
+	p.Call("run hull-runtime", unix.SYS_EXECVE, binary, p.Strings(append([]string{"hull-runtime"}, args...)), p.Strings(nil))
+	ctx, cancel := context.WithTimeout(context.Background(), insideWait)
 	defer cancel()
 	status, err := runProgram(ctx, p)
-	if err == nil && status.ExitStatus() != 0 {
-		err = fmt.Errorf("exit status %d", status.ExitStatus())
+	if err == nil && status != 0 {
+		err = fmt.Errorf("hull-runtime %s: %w", args[0], unix.Errno(status.ExitStatus()))
 	}
 	return err
 }

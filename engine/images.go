@@ -215,18 +215,18 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bo
 	return deleted, e.storeError(err)
 }
 
-// usersOf returns the containers made from the image id.
+// usersOf returns the containers made from the image id, or with a mount of it.
 func (e *Engine) usersOf(id string) []image.User {
 	var users []image.User
 	_ = e.each(func(c *Container) {
-		if c.Image == id {
+		if c.Image == id || slices.ContainsFunc(c.Mounts, func(m MountPoint) bool { return m.ImageID == id }) {
 			users = append(users, image.User{ID: c.ID, Running: c.Running()})
 		}
 	})
 	return users
 }
 
-// layersInUse returns the chain ids of all layers that containers are made of. A container whose definition is
+// layersInUse returns the chain ids of all layers that containers are made of or mount. A container whose definition is
 // damaged might be made of any layer, so then there is no answer.
 func (e *Engine) layersInUse() (map[string]bool, error) {
 	kept := make(map[string]bool)
@@ -237,6 +237,11 @@ func (e *Engine) layersInUse() (map[string]bool, error) {
 		}
 		for _, l := range c.Layers {
 			kept[l] = true
+		}
+		for _, m := range c.Mounts {
+			for _, l := range m.Layers {
+				kept[l] = true
+			}
 		}
 	})
 	if err == nil && damaged != nil {

@@ -36,15 +36,6 @@ func (e *Engine) Files(c *Container) Files {
 	return f
 }
 
-// Mounts are the binds and tmpfs a person asked for, by target.
-func (c *Container) Mounts() []Mount {
-	ms, err := parseMounts(&c.Host)
-	if err != nil {
-		return nil // checked at create; a damaged definition shows none
-	}
-	return ms
-}
-
 // Size returns how many bytes the container has written, and those together with its image's. Slow: it looks at
 // every file.
 func (e *Engine) Size(ctx context.Context, c *Container) (rw, root int64, err error) {

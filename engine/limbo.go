@@ -15,8 +15,8 @@ import (
 
 // A container that is not yet one, or no longer, is in limbo: the directory <root>/containers/.limbo/<id>.
 //
-//	create   mkdir limbo/ID · lock it · config.json · mkdir ID · claim the name · rename limbo/ID over the empty ID
-//	remove   lock ID · rename ID to limbo/ID · release the name · remove the tree
+//	create   mkdir limbo/ID · lock it · config.json · mkdir ID · claim the name · volumes · rename limbo/ID over the empty ID
+//	remove   lock ID · rename ID to limbo/ID · release the name · anonymous volumes · remove the tree
 //
 // Whoever works there holds the lock of the directory, which moves with it. What a killed process left has a free
 // lock, and the next create or list removes it. The empty directory ID is what the claim of a name points at
@@ -68,6 +68,15 @@ func (e *Engine) dissolve(id string, tell func(*Container)) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r != nil {
+		_, half := os.Lstat(e.dir(id)) // the empty directory of a half-made container
+		_, marked := os.Lstat(filepath.Join(dir, dropFile))
+		if half == nil || marked == nil || r.Host.AutoRemove {
+			if err := e.dropVolumes(r, half == nil); err != nil {
+				return err
+			}
+		}
 	}
 	_ = unix.Rmdir(e.dir(id)) // only ever removes the empty directory of a half-made container
 	return e.discard(dir)

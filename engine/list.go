@@ -215,7 +215,7 @@ func (e *Engine) filterTest(ctx context.Context, key string, values []string) (f
 	case "network":
 		return anyOf(func(c *Container, v string) bool { return c.Host.Network == v }), nil
 	case "volume":
-		return anyOf(func(c *Container, v string) bool { return usesPath(&c.Host, v) }), nil
+		return anyOf(func(c *Container, v string) bool { return usesVolume(c, v) }), nil
 	case "health":
 		return anyOf(func(_ *Container, v string) bool { return v == "none" }), nil
 	case "publish", "expose":
@@ -267,7 +267,7 @@ func (e *Engine) createdTest(ctx context.Context, before bool, values []string) 
 	}, nil
 }
 
-func usesPath(h *Host, v string) bool {
-	ms, err := parseMounts(h)
-	return err == nil && slices.ContainsFunc(ms, func(m Mount) bool { return m.Target == v || m.Source == v })
+// usesVolume reports whether the container has a mount of the volume, source or place v.
+func usesVolume(c *Container, v string) bool {
+	return slices.ContainsFunc(c.Mounts, func(m MountPoint) bool { return m.Name == v || m.Target == v || m.Source == v })
 }

@@ -5,173 +5,28 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"hull/errdef"
+	"hull/runtime"
+	"hull/volume"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// parseMounts turns -v, --mount and --tmpfs into mounts by target, and refuses two for the same one.
-func parseMounts(h *Host) ([]Mount, error) {
-	var all []Mount
-	for _, b := range h.Binds {
-		m, err := parseBind(b)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	for _, m := range h.Mounts {
-		if err := checkMount(&m); err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	for target := range h.Tmpfs {
-		m := Mount{Type: mountTmpfs, Target: target}
-		if err := checkMount(&m); err != nil {
-			return nil, err
-		}
-		if _, err := tmpfsOptions(h.Tmpfs[target]); err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	seen := make(map[string]bool, len(all))
-	for i := range all {
-		all[i].Target = path.Clean(all[i].Target)
-		if seen[all[i].Target] {
-			return nil, errdef.Invalid("Duplicate mount point: %s", clip(all[i].Target))
-		}
-		seen[all[i].Target] = true
-	}
-	return all, nil
-}
-
-const (
-	mountBind  = "bind"
-	mountTmpfs = "tmpfs"
-)
-
-// parseBind reads SOURCE:TARGET[:OPTIONS].
-func parseBind(s string) (Mount, error) {
-	bad := func(why string) (Mount, error) {
-		return Mount{}, errdef.Invalid("invalid volume specification: '%s': %s", clip(s), why)
-	}
-	parts := strings.Split(s, ":")
-	switch {
-	case len(parts) == 1:
-		return Mount{}, errdef.NotImplemented("anonymous volumes are not there yet: give -v a directory of the host, as in -v /data:%s", clip(s))
-	case len(parts) > 3 || parts[0] == "" || parts[1] == "":
-		return bad("want SOURCE:TARGET[:OPTIONS]")
-	case !path.IsAbs(parts[0]) && !strings.ContainsAny(parts[0], "/"):
-		return Mount{}, errdef.NotImplemented("named volumes are not there yet: give -v an absolute path of the host instead of %q", clip(parts[0]))
-	case !path.IsAbs(parts[0]):
-		return bad("the source is not an absolute path")
-	}
-	m := Mount{Type: mountBind, Source: path.Clean(parts[0]), Target: parts[1], CreateHost: true}
-	if len(parts) == 3 {
-		for o := range strings.SplitSeq(parts[2], ",") {
-			switch o {
-			case "ro":
-				m.ReadOnly = true
-			case "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "rbind", "":
-				// z and Z relabel for SELinux, the rest is the default or nothing on Linux
-			case "bind":
-				m.NoRecurse = true
-			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
-				m.Propagation = o
-			default:
-				return bad("unknown option " + strconv.Quote(o))
-			}
-		}
-	}
-	return m, checkMount(&m)
-}
-
-func checkMount(m *Mount) error {
-	bad := func(format string, a ...any) error {
-		return errdef.Invalid("invalid mount config for type %q: %w", clip(m.Type), errdef.Invalid(format, a...))
-	}
-	if err := noControl("mount target", m.Target); err != nil {
-		return err
-	}
-	switch {
-	case m.Type == "volume" || m.Type == "image":
-		return errdef.NotImplemented("mounts of type %s are not there yet: this Hull has type=bind and type=tmpfs", m.Type)
-	case m.Type != mountBind && m.Type != mountTmpfs:
-		return errdef.Invalid("mount type unknown: %q", clip(m.Type))
-	case m.Target == "":
-		return bad("field Target must not be empty")
-	case !path.IsAbs(m.Target):
-		return bad("invalid mount path: '%s' mount path must be absolute", clip(m.Target))
-	case path.Clean(m.Target) == "/":
-		return bad("invalid specification: destination can't be '/'")
-	case m.Type == mountBind && !path.IsAbs(m.Source):
-		return bad("invalid mount path: '%s' mount path must be absolute", clip(m.Source))
-	case m.Type == mountTmpfs && m.Source != "":
-		return bad("field Source must not be specified")
-	case m.Propagation != "" && !contains("private rprivate shared rshared slave rslave", m.Propagation):
-		return bad("invalid propagation mode: %s", clip(m.Propagation))
-	case m.Size < 0:
-		return bad("the size is negative")
-	case strings.ContainsRune(m.Source, 0):
-		return bad("the source has a NUL byte")
-	}
-	return nil
-}
-
-// tmpfsOptions merges a person's options with Docker's default ones for --tmpfs.
-func tmpfsOptions(s string) ([]string, error) {
-	out := []string{"noexec", "nosuid", "nodev"}
-	drop := func(o string) { out = slices.DeleteFunc(out, func(have string) bool { return have == o }) }
-	for o := range strings.SplitSeq(s, ",") {
-		key, value, hasValue := strings.Cut(o, "=")
-		switch {
-		case o == "":
-		case hasValue && contains("size mode uid gid nr_inodes nr_blocks mpol", key) && value != "":
-			if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-				return nil, errdef.Invalid("invalid tmpfs option %q", clip(o))
-			}
-			out = append(out, o)
-		case contains("exec suid dev", o):
-			drop("no" + o)
-			out = append(out, o)
-		case contains("noexec nosuid nodev", o):
-			drop(o)
-			drop(strings.TrimPrefix(o, "no"))
-			out = append(out, o)
-		case contains("rw ro async sync atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime dirsync", o):
-			out = append(out, o)
-		case contains("private rprivate shared rshared slave rslave unbindable runbindable", o):
-			out = append(out, o)
-		default:
-			return nil, errdef.Invalid("invalid tmpfs option [%q]", clip(o))
-		}
-	}
-	return out, nil
-}
-
 // mounts are the file systems of the container, parents before children. Those of the person replace ours of the
 // same target.
 func (b *builder) mounts() error {
-	h := &b.c.Host
-	own := b.ownMounts()
-	theirs, err := parseMounts(h)
-	if err != nil {
-		return err
-	}
-	own = slices.DeleteFunc(own, func(m specs.Mount) bool {
-		return slices.ContainsFunc(theirs, func(t Mount) bool { return t.Target == m.Destination })
+	own := slices.DeleteFunc(b.ownMounts(), func(m specs.Mount) bool {
+		return slices.ContainsFunc(b.c.Mounts, func(t MountPoint) bool { return t.Target == m.Destination })
 	})
-	for _, m := range theirs {
+	for _, m := range b.c.Mounts {
 		spec, err := b.mount(&m)
 		if err != nil {
 			return err
@@ -239,27 +94,45 @@ func (b *builder) ownMounts() []specs.Mount {
 // ttyGroup is the group of terminals, in every distribution.
 const ttyGroup = 5
 
-// mount is one that the person asked for.
-func (b *builder) mount(m *Mount) (specs.Mount, error) {
-	if m.Type == mountTmpfs {
-		opts, err := tmpfsOptions(b.c.Host.Tmpfs[m.Target])
-		if err != nil {
-			return specs.Mount{}, err
-		}
-		if m.Size > 0 {
-			opts = append(opts, "size="+strconv.FormatInt(m.Size, 10))
-		}
-		if m.Mode != 0 {
-			opts = append(opts, "mode="+strconv.FormatUint(uint64(m.Mode), 8))
-		}
-		if m.ReadOnly {
-			opts = append(opts, "ro")
-		}
-		return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: opts}, nil
+// mount is one that the person or the image asked for.
+func (b *builder) mount(m *MountPoint) (specs.Mount, error) {
+	switch m.Type {
+	case mountTmpfs:
+		return b.tmpfs(m)
+	case mountVolume:
+		return b.volume(m)
+	case mountImage:
+		return b.image(m)
 	}
-	if err := b.source(m); err != nil {
+	if err := b.source(&m.Mount); err != nil {
 		return specs.Mount{}, err
 	}
+	return b.bind(m, m.Source), nil
+}
+
+func (b *builder) tmpfs(m *MountPoint) (specs.Mount, error) {
+	words := strings.Join(m.Options, ",")
+	if m.Flag {
+		words = b.c.Host.Tmpfs[m.Target]
+	}
+	opts, err := tmpfsOptions(words)
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	if m.Size > 0 {
+		opts = append(opts, "size="+strconv.FormatInt(m.Size, 10))
+	}
+	if m.Mode != 0 {
+		opts = append(opts, "mode="+strconv.FormatUint(uint64(m.Mode), 8))
+	}
+	if m.ReadOnly {
+		opts = append(opts, "ro")
+	}
+	return specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: opts}, nil
+}
+
+// bind shows a directory or file of the host.
+func (b *builder) bind(m *MountPoint, source string) specs.Mount {
 	opts := []string{"rbind", "rprivate"}
 	if m.NoRecurse {
 		opts[0] = "bind"
@@ -269,12 +142,82 @@ func (b *builder) mount(m *Mount) (specs.Mount, error) {
 	}
 	if m.ReadOnly {
 		opts = append(opts, "ro")
-		if !m.NoRecurse {
+		if !m.NoRecurse && !m.TopReadOnly {
 			opts = append(opts, "rro") // or a mount below it would stay writable
 		}
 	}
-	out := specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: opts}
+	if m.Subpath != "" {
+		opts = append(opts, runtime.SubpathOption+m.Subpath)
+	}
+	out := specs.Mount{Destination: m.Target, Type: "bind", Source: source, Options: opts}
 	b.mapped(&out, !m.NoRecurse)
+	return out
+}
+
+// volume shows a volume: its directory in the store, or what its options name.
+func (b *builder) volume(m *MountPoint) (specs.Mount, error) {
+	v, err := b.volumes.Ready(m.Name)
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	fs := v.Mount()
+	switch {
+	case fs == nil:
+		return b.bind(m, v.Path()), nil
+	case fs.Bind:
+		bind := *m
+		bind.NoRecurse = !fs.Recursive
+		out := b.bind(&bind, fs.Device)
+		if _, err := os.Stat(fs.Device); err != nil && !b.dry {
+			return out, errdef.Invalid("failed to mount local volume %s: mount %s: %w", m.Name, clip(fs.Device), err)
+		}
+		out.Options = append(out.Options, fs.Options...)
+		return out, nil
+	case os.Geteuid() != 0 && fs.Type != mountTmpfs:
+		return specs.Mount{}, errdef.Forbidden("failed to mount local volume %s: only root mounts a file system of type %s", m.Name, clip(fs.Type))
+	}
+	out := specs.Mount{Destination: m.Target, Type: fs.Type, Source: fs.Device, Options: addressed(fs)}
+	if m.ReadOnly {
+		out.Options = append(out.Options, "ro")
+	}
+	if m.Subpath != "" {
+		out.Options = append(out.Options, runtime.SubpathOption+m.Subpath)
+	}
+	b.mapped(&out, false)
+	return out, nil
+}
+
+// addressed are the options with the host of addr= looked up: the kernel's clients of NFS and CIFS take numbers only.
+// A name that nobody knows is left for the kernel to complain about.
+func addressed(m *volume.Mount) []string {
+	out := slices.Clone(m.Options)
+	if m.Type != "nfs" && m.Type != "nfs4" && m.Type != "cifs" {
+		return out
+	}
+	for i, o := range out {
+		if host, ok := strings.CutPrefix(o, "addr="); ok {
+			if ip, err := net.ResolveIPAddr("ip", host); err == nil {
+				out[i] = "addr=" + ip.String()
+			}
+		}
+	}
+	return out
+}
+
+// image shows the file system of an image, read-only: its layers, as the container's own are.
+func (b *builder) image(m *MountPoint) (specs.Mount, error) {
+	out := specs.Mount{Destination: m.Target, Type: "overlay", Source: "overlay", Options: []string{"ro", "nosuid", "nodev"}}
+	lower, err := b.lower(m.Layers)
+	if err != nil {
+		return out, err
+	}
+	for _, dir := range lower {
+		out.Options = append(out.Options, runtime.LowerOption+dir)
+	}
+	if m.Subpath != "" {
+		out.Options = append(out.Options, runtime.SubpathOption+m.Subpath)
+	}
+	b.mapped(&out, false)
 	return out, nil
 }
 

@@ -22,8 +22,9 @@ type record struct {
 	Config  Config    `json:"config"`
 	Host    Host      `json:"host"`
 	// Compat32 says that the image has 32-bit programs: the seccomp profile depends on it.
-	Compat32 bool     `json:"compat32,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
+	Compat32 bool         `json:"compat32,omitempty"`
+	Mounts   []MountPoint `json:"mounts,omitempty"`
+	Warnings []string     `json:"warnings,omitempty"`
 }
 
 const (
@@ -60,10 +61,14 @@ func (r *record) write(dir string) error {
 
 // container is the engine's view of a record, without its state.
 func (r *record) container() *Container {
-	return &Container{
+	c := &Container{
 		ID: r.ID, Name: r.Name, Created: r.Created, Image: r.ImageID, Layers: r.Layers,
-		Config: r.Config, Host: r.Host, Warnings: r.Warnings, compat32: r.Compat32,
+		Config: r.Config, Host: r.Host, Mounts: r.Mounts, Warnings: r.Warnings, compat32: r.Compat32,
 	}
+	if c.Mounts == nil { // none, or written before there were volumes; checked at create
+		c.Mounts, _ = parseMounts(&c.Host)
+	}
+	return c
 }
 
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"hull/errdef"
@@ -18,7 +19,8 @@ const killWait = 10 * time.Second
 
 // RemoveOptions are for Remove.
 type RemoveOptions struct {
-	Force bool // kill it first if it runs
+	Force   bool // kill it first if it runs
+	Volumes bool // with its anonymous volumes, those that no other container has
 }
 
 // Remove removes a container and everything it wrote. It works on damaged ones too. Of several at once each
@@ -48,7 +50,7 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error
 			return err
 		}
 	}
-	if err := e.remove(ctx, c.ID); errors.Is(err, errdef.ErrNotFound) {
+	if err := e.take(ctx, c.ID, o.Volumes); errors.Is(err, errdef.ErrNotFound) {
 		if c.Running() && c.Host.AutoRemove {
 			return nil // gone at its end
 		}
@@ -59,8 +61,12 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error
 	return nil
 }
 
-// remove takes the stopped container id away, as limbo.go draws it. ErrNotFound: somebody else was first.
-func (e *Engine) remove(ctx context.Context, id string) error {
+// remove takes the stopped container id away; with its anonymous volumes, if it removes itself at its end.
+// ErrNotFound: somebody else was first.
+func (e *Engine) remove(ctx context.Context, id string) error { return e.take(ctx, id, false) }
+
+// take is remove as limbo.go draws it; with volumes the anonymous ones go too, whatever the definition says.
+func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
 	l, err := e.lock(ctx, id)
 	if err != nil {
 		return err
@@ -69,6 +75,9 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	c := &Container{ID: id}
 	if e.loadState(c); c.Running() {
 		return errdef.Conflict("container is running: stop the container before removing or force remove")
+	}
+	if err := e.markDrop(id, volumes); err != nil {
+		return err
 	}
 	err = os.Rename(e.dir(id), e.limbo(id))
 	if isMissing(err) {
@@ -87,6 +96,23 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	err = e.dissolve(id, func(c *Container) { e.containerEvent(c, "destroy") })
 	e.opt.Trace.Step("remove container")
 	return err
+}
+
+// markDrop notes for whoever dissolves the container id whether its anonymous volumes go with it. A note that a killed
+// remove left behind no longer counts.
+func (e *Engine) markDrop(id string, volumes bool) error {
+	note := filepath.Join(e.dir(id), dropFile)
+	if !volumes {
+		if err := unix.Unlink(note); err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "unlink", Path: note, Err: err}
+		}
+		return nil
+	}
+	fd, err := unix.Open(note, unix.O_CREAT|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: note, Err: err}
+	}
+	return unix.Close(fd)
 }
 
 // killNow kills the container and waits until its end is on disk.

@@ -10,6 +10,7 @@ import (
 
 	"hull/errdef"
 	"hull/runtime/seccomp/profile"
+	"hull/volume"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -30,6 +31,8 @@ type builder struct {
 	noCgroups bool   // an ordinary user without a delegated cgroup
 	dry       bool   // change nothing on the host
 	files     []file
+	volumes   *volume.Store
+	lower     func(layers []string) ([]string, error) // where the layers of an image are, see imageLower
 	spec      *specs.Spec
 	seccomp   string // file of the compiled filter; "" when spec has one, or there is none
 	warnings  []string

@@ -101,7 +101,7 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 
 // prepare writes what the monitor reads at a start: the OCI configuration and its own.
 func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
-	b := &builder{c: c, noCgroups: os.Geteuid() != 0}
+	b := &builder{c: c, noCgroups: os.Geteuid() != 0, volumes: e.volumes(), lower: e.imageLower}
 	if userNamespace(&c.Host) || os.Geteuid() != 0 {
 		if b.ids, err = e.claimIDs(c.ID); err != nil {
 			return nil, err

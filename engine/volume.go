@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"hull/errdef"
+	"hull/volume"
+)
+
+// VolumePath is where the data of the volume name lie on the host.
+func (e *Engine) VolumePath(name string) string { return e.volumes().Path(name) }
+
+// CreateVolume makes a volume, or returns the one that has the name already. Without a name one is made up.
+func (e *Engine) CreateVolume(ctx context.Context, o volume.Spec) (*volume.Volume, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = newID()
+		labels := map[string]string{anonymousLabel: ""}
+		for k, v := range o.Labels {
+			labels[k] = v
+		}
+		o.Labels = labels
+	}
+	v, err := e.volumes().Create(ctx, o)
+	return v, e.storeError(err)
+}
+
+// Volume returns the volume called name.
+func (e *Engine) Volume(name string) (*volume.Volume, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	return e.volumes().Get(name)
+}
+
+// Volumes lists the volumes for which all filters hold, by name.
+func (e *Engine) Volumes(_ context.Context, filters map[string][]string) ([]*volume.Volume, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	list, err := e.volumes().List()
+	if err != nil {
+		return nil, e.storeError(err)
+	}
+	for key, values := range filters {
+		test, err := e.volumeTest(key, values)
+		if err != nil {
+			return nil, err
+		}
+		list = slices.DeleteFunc(list, func(v *volume.Volume) bool { return !test(v) })
+	}
+	return list, nil
+}
+
+// volumeTest is the test for one filter key: one of the values must hold, but all of them for labels.
+func (e *Engine) volumeTest(key string, values []string) (func(*volume.Volume) bool, error) {
+	switch key {
+	case "name":
+		match, err := nameMatcher(values)
+		return func(v *volume.Volume) bool { return match(v.Name) }, err
+	case "driver":
+		return func(*volume.Volume) bool { return slices.Contains(values, volume.Driver) }, nil
+	case "label":
+		return func(v *volume.Volume) bool { return hasLabels(v.Labels, values) }, nil
+	case "label!":
+		return func(v *volume.Volume) bool { return !hasLabels(v.Labels, values) }, nil
+	case "dangling":
+		want, err := oneBool(key, values)
+		if err != nil {
+			return nil, err
+		}
+		users, err := e.volumeUsers()
+		if err != nil {
+			return nil, err
+		}
+		return func(v *volume.Volume) bool { return (len(users[v.Name]) == 0) == want }, nil
+	}
+	return nil, errdef.Invalid("invalid filter '%s'", clip(key))
+}
+
+// oneBool reads the values of a filter that is true or false.
+func oneBool(key string, values []string) (bool, error) {
+	yes, no := false, false
+	for _, v := range values {
+		switch v {
+		case "1", "true":
+			yes = true
+		case "0", "false":
+			no = true
+		default:
+			return false, errdef.Invalid("invalid filter '%s=%s'", key, clip(v))
+		}
+	}
+	if yes && no {
+		return false, errdef.Invalid("invalid filter '%s=[%s]'", key, "true false")
+	}
+	return yes, nil
+}
+
+// RemoveVolumeOptions are for RemoveVolume.
+type RemoveVolumeOptions struct {
+	Force  bool // one that is not there is no failure
+	DryRun bool // only say whether it could be removed
+}
+
+// RemoveVolume removes the volume called name with all its data. One that a container has, running or not, stays.
+func (e *Engine) RemoveVolume(ctx context.Context, name string, o RemoveVolumeOptions) error {
+	if err := e.ready(); err != nil {
+		return err
+	}
+	err := e.volumes().Remove(ctx, name, func(v *volume.Volume) error {
+		if err := e.unused(v); err != nil || !o.DryRun {
+			return err
+		}
+		return errDryRun
+	})
+	if errors.Is(err, errDryRun) || o.Force && errors.Is(err, errdef.ErrNotFound) {
+		return nil
+	}
+	return e.storeError(err)
+}
+
+// errDryRun ends a removal that would have gone on.
+const errDryRun = plainError("dry run")
+
+// plainError is an error that needs no code at program start.
+type plainError string
+
+func (e plainError) Error() string { return string(e) }
+
+// PrunedVolumes is what a prune removed, or would.
+type PrunedVolumes struct {
+	Volumes []string
+	Bytes   uint64
+}
+
+// PruneVolumes removes the volumes that no container has and all filters hold for: of those only the anonymous ones,
+// unless the filter all says otherwise. A volume that somebody begins to use meanwhile stays.
+func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string, dry bool) (*PrunedVolumes, error) {
+	all := false
+	rest := make(map[string][]string, len(filters))
+	for key, values := range filters {
+		switch key {
+		case "all":
+			var err error
+			if all, err = oneBool(key, values); err != nil {
+				return nil, err
+			}
+		case "label", "label!":
+			rest[key] = values
+		default:
+			return nil, errdef.Invalid("invalid filter '%s'", clip(key))
+		}
+	}
+	list, err := e.Volumes(ctx, rest)
+	if err != nil {
+		return nil, err
+	}
+	users, err := e.volumeUsers()
+	if err != nil {
+		return nil, err
+	}
+	out := new(PrunedVolumes)
+	for _, v := range list {
+		_, marked := v.Labels[anonymousLabel]
+		if len(users[v.Name]) > 0 || !all && !marked && !v.Anonymous() {
+			continue
+		}
+		size, err := treeSize(ctx, v.Path())
+		if err != nil {
+			return out, err
+		}
+		err = e.RemoveVolume(ctx, v.Name, RemoveVolumeOptions{DryRun: dry})
+		if errors.Is(err, errdef.ErrNotFound) || errors.Is(err, errdef.ErrConflict) {
+			continue // somebody was quicker
+		}
+		if err != nil {
+			return out, err
+		}
+		out.Volumes = append(out.Volumes, v.Name)
+		out.Bytes += uint64(size)
+	}
+	return out, nil
+}
