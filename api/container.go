@@ -38,7 +38,7 @@ func (s *server) listContainers(q *request) error {
 	now := time.Now()
 	out := make([]container.Summary, 0, len(list))
 	for _, c := range list {
-		sum := summary(c, now)
+		sum := s.summary(c, now)
 		if q.flag("size") {
 			if sum.SizeRw, sum.SizeRootFs, err = s.engine.Size(q.Context(), c); err != nil {
 				return err
@@ -49,13 +49,13 @@ func (s *server) listContainers(q *request) error {
 	return q.answer(http.StatusOK, out)
 }
 
-func summary(c *engine.Container, now time.Time) container.Summary {
+func (s *server) summary(c *engine.Container, now time.Time) container.Summary {
 	out := container.Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.Config.Image, ImageID: c.Image,
 		Command: command(c), Created: c.Created.Unix(), Ports: []container.PortSummary{},
 		Labels: c.Config.Labels, State: container.ContainerState(c.State.Status), Status: statusLine(&c.State, now),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: networks(c)},
-		Mounts:          mountPoints(c),
+		Mounts:          s.mountPoints(c),
 	}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
@@ -113,17 +113,24 @@ func networks(c *engine.Container) map[string]*network.EndpointSettings {
 	return map[string]*network.EndpointSettings{c.Host.Network: {}}
 }
 
-func mountPoints(c *engine.Container) []container.MountPoint {
+// mountPoints are the mounts as Docker shows them: those of --tmpfs only in HostConfig.
+func (s *server) mountPoints(c *engine.Container) []container.MountPoint {
 	out := []container.MountPoint{}
-	for _, m := range c.Mounts() {
+	for _, m := range c.Mounts {
+		if m.Flag {
+			continue
+		}
 		p := container.MountPoint{
-			Type: mount.Type(m.Type), Source: m.Source, Destination: m.Target, RW: !m.ReadOnly, Propagation: mount.Propagation(m.Propagation),
+			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Target, Mode: m.Written,
+			RW: !m.ReadOnly && m.Type != "image", Propagation: mount.Propagation(m.Propagation),
 		}
-		if m.Type == "bind" && p.Propagation == "" {
-			p.Propagation = mount.PropagationRPrivate
-		}
-		if m.ReadOnly {
-			p.Mode = "ro"
+		switch m.Type {
+		case "bind":
+			if p.Propagation == "" {
+				p.Propagation = mount.PropagationRPrivate
+			}
+		case "volume":
+			p.Source, p.Driver = s.engine.VolumePath(m.Name), "local"
 		}
 		out = append(out, p)
 	}
@@ -142,7 +149,7 @@ func (s *server) inspectContainer(q *request) error {
 		ID: c.ID, Created: c.Created.Format(time.RFC3339Nano), Path: path, Args: args, State: wireState(&c.State),
 		RestartCount: c.State.Restarts, Image: c.Image, ResolvConfPath: f.ResolvConf, HostnamePath: f.Hostname, HostsPath: f.Hosts, LogPath: f.Log,
 		Name: "/" + c.Name, Driver: driver, Platform: "linux",
-		HostConfig: wireHost(&c.Host), Config: wireConfig(&c.Config), Mounts: mountPoints(c),
+		HostConfig: wireHost(&c.Host), Config: wireConfig(&c.Config), Mounts: s.mountPoints(c),
 		GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{
 			"LowerDir": strings.Join(f.Lower, ":"), "UpperDir": f.Upper, "WorkDir": f.Work,
 		}},
@@ -229,7 +236,7 @@ func (s *server) removeContainer(q *request) error {
 	if q.flag("link") {
 		return errdef.NotImplemented("links are not there")
 	}
-	if err := s.engine.Remove(q.Context(), q.name, engine.RemoveOptions{Force: q.flag("force")}); err != nil {
+	if err := s.engine.Remove(q.Context(), q.name, engine.RemoveOptions{Force: q.flag("force"), Volumes: q.flag("v")}); err != nil {
 		return err
 	}
 	return q.empty(http.StatusNoContent)

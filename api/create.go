@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -74,8 +75,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		return missing("publishing ports (-p)")
 	case h.Init != nil && *h.Init:
 		return missing("an init process (--init)")
-	case len(h.VolumesFrom) > 0:
-		return missing("--volumes-from")
 	case len(h.Links) > 0:
 		return missing("--link")
 	case len(h.DeviceRequests) > 0:
@@ -102,6 +101,7 @@ func contains(s string, words ...string) bool { return slices.Contains(words, s)
 func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 	out := &engine.Host{
 		Network: string(h.NetworkMode), AutoRemove: h.AutoRemove, Binds: h.Binds, Tmpfs: h.Tmpfs,
+		VolumesFrom: h.VolumesFrom, VolumeDriver: h.VolumeDriver,
 		CapAdd: h.CapAdd, CapDrop: h.CapDrop, Privileged: h.Privileged, ReadOnly: h.ReadonlyRootfs,
 		SecurityOpt: h.SecurityOpt, Userns: string(h.UsernsMode), PidMode: string(h.PidMode), IPCMode: string(h.IpcMode),
 		UTSMode: string(h.UTSMode), CgroupnsMode: string(h.CgroupnsMode), GroupAdd: h.GroupAdd, ExtraHosts: h.ExtraHosts,
@@ -142,20 +142,49 @@ func mountFrom(m *mount.Mount) engine.Mount {
 	out := engine.Mount{Type: string(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
 	if b := m.BindOptions; b != nil {
 		out.Propagation, out.NoRecurse, out.CreateHost = string(b.Propagation), b.NonRecursive, b.CreateMountpoint
+		out.TopReadOnly, out.AllReadOnly = b.ReadOnlyNonRecursive, b.ReadOnlyForceRecursive
+	}
+	if v := m.VolumeOptions; v != nil {
+		out.NoCopy, out.Labels, out.Subpath = v.NoCopy, v.Labels, v.Subpath
+		if d := v.DriverConfig; d != nil {
+			out.Driver, out.DriverOptions = d.Name, d.Options
+		}
+	}
+	if i := m.ImageOptions; i != nil {
+		out.Subpath = i.Subpath
 	}
 	if t := m.TmpfsOptions; t != nil {
-		out.Size, out.Mode = t.SizeBytes, uint32(t.Mode.Perm())
+		out.Size, out.Mode = t.SizeBytes, uint32(t.Mode)&0o7777
+		for _, o := range t.Options {
+			out.Options = append(out.Options, strings.Join(o, "="))
+		}
 	}
 	return out
 }
 
+// wireMount is the inverse of mountFrom.
 func wireMount(m *engine.Mount) mount.Mount {
 	out := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
-	if m.Propagation != "" || m.NoRecurse || m.CreateHost {
-		out.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NoRecurse, CreateMountpoint: m.CreateHost}
+	if m.Propagation != "" || m.NoRecurse || m.CreateHost || m.TopReadOnly || m.AllReadOnly {
+		out.BindOptions = &mount.BindOptions{
+			Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NoRecurse, CreateMountpoint: m.CreateHost,
+			ReadOnlyNonRecursive: m.TopReadOnly, ReadOnlyForceRecursive: m.AllReadOnly,
+		}
 	}
-	if m.Size != 0 || m.Mode != 0 {
-		out.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.Size}
+	if m.Type == "volume" && (m.NoCopy || m.Subpath != "" || m.Driver != "" || len(m.Labels)+len(m.DriverOptions) > 0) {
+		out.VolumeOptions = &mount.VolumeOptions{NoCopy: m.NoCopy, Labels: m.Labels, Subpath: m.Subpath}
+		if m.Driver != "" || len(m.DriverOptions) > 0 {
+			out.VolumeOptions.DriverConfig = &mount.Driver{Name: m.Driver, Options: m.DriverOptions}
+		}
+	}
+	if m.Type == "image" && m.Subpath != "" {
+		out.ImageOptions = &mount.ImageOptions{Subpath: m.Subpath}
+	}
+	if m.Size != 0 || m.Mode != 0 || len(m.Options) > 0 {
+		out.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.Size, Mode: os.FileMode(m.Mode)}
+		for _, o := range m.Options {
+			out.TmpfsOptions.Options = append(out.TmpfsOptions.Options, strings.SplitN(o, "=", 2))
+		}
 	}
 	return out
 }
@@ -203,6 +232,7 @@ func wireHost(h *engine.Host) *container.HostConfig {
 	r := &h.Resources
 	out := &container.HostConfig{
 		NetworkMode: container.NetworkMode(h.Network), AutoRemove: h.AutoRemove, Binds: h.Binds, Tmpfs: h.Tmpfs,
+		VolumesFrom: h.VolumesFrom, VolumeDriver: h.VolumeDriver,
 		CapAdd: h.CapAdd, CapDrop: h.CapDrop, Privileged: h.Privileged, ReadonlyRootfs: h.ReadOnly,
 		SecurityOpt: h.SecurityOpt, UsernsMode: container.UsernsMode(h.Userns), PidMode: container.PidMode(h.PidMode),
 		IpcMode: container.IpcMode(h.IPCMode), UTSMode: container.UTSMode(h.UTSMode), CgroupnsMode: container.CgroupnsMode(h.CgroupnsMode),

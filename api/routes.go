@@ -68,6 +68,14 @@ var table = [...]route{
 	{"POST", "/images/{name...}/tag", (*server).tagImage, write},
 	{"DELETE", "/images/{name...}", (*server).removeImage, write},
 
+	{"GET", "/volumes", (*server).listVolumes, read},
+	{"POST", "/volumes/create", (*server).createVolume, write},
+	{"POST", "/volumes/prune", (*server).pruneVolumes, write},
+	{"GET", "/volumes/{name}", (*server).inspectVolume, read},
+	{"DELETE", "/volumes/{name}", (*server).removeVolume, write},
+	{"GET", "/hull/v1/volumes/prunable", (*server).prunableVolumes, read},
+	{"GET", "/hull/v1/volumes/{name}/removable", (*server).removableVolume, read},
+
 	{"POST", "/hull/v1/events/exit/{name}", (*server).exitEvent, write},
 }
 

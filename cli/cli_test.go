@@ -69,12 +69,11 @@ func TestEveryCommandHasHelp(t *testing.T) {
 func TestRefusedFlags(t *testing.T) {
 	f := newFake(t)
 	for line, want := range map[string]string{
-		"run -p 80:80 app:1":                       "hull: --publish needs a network, which this version does not have yet\n",
-		"run -P app:1":                             "hull: --publish-all needs a network, which this version does not have yet\n",
-		"create --dns 1.1.1.1 app:1":               "hull: --dns needs a network, which this version does not have yet\n",
-		"run --mount type=bind,src=/,dst=/x app:1": "hull: --mount is not in this version yet; use -v for a directory and --tmpfs for memory\n",
-		"pull app:1":                               "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
-		"build .":                                  "hull: build comes with a later version, in hulld\n",
+		"run -p 80:80 app:1":         "hull: --publish needs a network, which this version does not have yet\n",
+		"run -P app:1":               "hull: --publish-all needs a network, which this version does not have yet\n",
+		"create --dns 1.1.1.1 app:1": "hull: --dns needs a network, which this version does not have yet\n",
+		"pull app:1":                 "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
+		"build .":                    "hull: build comes with a later version, in hulld\n",
 	} {
 		r := f.hull("", strings.Fields(line)...)
 		if r.code != 125 || r.stderr != want || r.stdout != "" || len(r.requests) > 0 {
@@ -82,7 +81,7 @@ func TestRefusedFlags(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"run --network bridge app:1", "run --network container:x app:1", "run -v data:/data app:1", "run -v /data app:1",
+		"run --network bridge app:1", "run --network container:x app:1",
 		"run --device vendor.com/class=x app:1", "run --pull always app:1",
 	} {
 		r := f.hull("", strings.Fields(line)...)

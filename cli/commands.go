@@ -37,6 +37,7 @@ var commands = [...]command{
 	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
+	{name: "volume", short: "Manage volumes", group: management, sub: volumeCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
 	{name: "commit", short: shortCommit, build: buildCommit},
@@ -46,7 +47,7 @@ var commands = [...]command{
 	{name: "diff", short: shortDiff, build: buildDiff},
 	{name: "export", short: shortExport, build: buildExport},
 	{name: "import", short: shortImport, build: buildImport},
-	{name: "inspect", short: "Show everything known of containers and images", build: buildInspect},
+	{name: "inspect", short: "Show everything known of containers, images and volumes", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
 	{name: "load", short: shortLoad, build: buildLoad},
 	{name: "logs", short: shortLogs, build: buildLogs},
@@ -97,6 +98,14 @@ var imageCommands = [...]command{
 	{name: "ls", aliases: []string{"list"}, short: "List images", build: buildImages},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
 	{name: "tag", short: shortTag, build: buildTag},
+}
+
+var volumeCommands = [...]command{
+	{name: "create", short: "Create a volume", build: buildVolumeCreate},
+	{name: "inspect", short: "Show everything known of volumes", build: buildVolumeInspect},
+	{name: "ls", aliases: []string{"list"}, short: "List volumes", build: buildVolumeLs},
+	{name: "prune", short: "Remove volumes that no container has", build: buildVolumePrune},
+	{name: "rm", aliases: []string{"remove"}, short: "Remove volumes", build: buildVolumeRm},
 }
 
 var systemCommands = [...]command{

@@ -14,7 +14,7 @@ import (
 
 func buildInspect(a *app, cmd *cobra.Command) {
 	o := inspectFlags(a, cmd)
-	cmd.Flags().StringVar(&o.kind, "type", "", "Look only at one kind of object: container or image")
+	cmd.Flags().StringVar(&o.kind, "type", "", "Look only at one kind of object: container, image or volume")
 	cmd.Flags().BoolVarP(&o.size, "size", "s", false, "Show sizes of containers")
 	cmd.Use += " [OPTIONS] NAME|ID [NAME|ID...]"
 }
@@ -53,11 +53,11 @@ type object struct {
 
 func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) error {
 	switch o.kind {
-	case "", "container", "image":
-	case "network", "volume", "plugin", "config", "secret", "service", "node", "task":
+	case "", "container", "image", "volume":
+	case "network", "plugin", "config", "secret", "service", "node", "task":
 		return errdef.NotImplemented("this version has no objects of the type %s", o.kind)
 	default:
-		return errdef.Invalid("unknown type: %q: must be one of container, image", o.kind)
+		return errdef.Invalid("unknown type: %q: must be one of container, image, volume", o.kind)
 	}
 	t, err := inspectTemplate(o.format)
 	if err != nil {
@@ -90,6 +90,10 @@ func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) erro
 }
 
 func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOptions) (object, error) {
+	if o.kind == "volume" {
+		v, raw, err := c.VolumeInspect(cmd.Context(), name)
+		return object{v, raw}, err
+	}
 	if o.kind != "image" {
 		v, raw, err := c.ContainerInspect(cmd.Context(), name, o.size)
 		if err == nil {
@@ -105,6 +109,9 @@ func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOpti
 		return object{v, raw}, nil
 	}
 	if o.kind == "" && errors.Is(err, errdef.ErrNotFound) {
+		if v, raw, err := c.VolumeInspect(cmd.Context(), name); err == nil {
+			return object{v, raw}, nil
+		}
 		return object{}, errdef.NotFound("No such object: %s", name)
 	}
 	return object{}, err

@@ -3,6 +3,7 @@ package cli
 import (
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"hull/errdef"
@@ -10,44 +11,27 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// bind checks -v SOURCE:TARGET[:OPTIONS] and returns it with an absolute source.
-func bind(s string) (string, error) {
+// bind reads -v [SOURCE:]TARGET[:OPTIONS]. A directory of the host gets an absolute path; an anonymous volume, which has
+// a target only, is told apart. What else is wrong with it the engine says.
+func bind(s string) (spec string, anonymous bool, err error) {
 	parts := strings.Split(s, ":")
-	if len(parts) > 3 {
-		return "", errdef.Invalid("invalid volume specification: '%s': too many colons", s)
+	if len(parts) > 3 || slices.Contains(parts, "") {
+		return "", false, errdef.Invalid("invalid volume specification: '%s'", s)
 	}
-	for _, p := range parts {
-		if p == "" {
-			return "", errdef.Invalid("invalid volume specification: '%s': an empty section between colons", s)
-		}
+	target := parts[min(len(parts)-1, 1)]
+	if err := checkTarget(target); err != nil {
+		return "", false, errdef.Invalid("invalid volume specification: '%s': %w", s, err)
 	}
 	if len(parts) == 1 {
-		return "", errdef.NotImplemented("-v %s asks for an anonymous volume, and this version has no volumes yet; use -v DIRECTORY:%s or --tmpfs %s", s, s, s)
+		return target, true, nil
 	}
-	source, target := parts[0], parts[1]
-	switch {
-	case source == ".", source == "..", strings.HasPrefix(source, "./"), strings.HasPrefix(source, "../"):
-		abs, err := filepath.Abs(source)
-		if err != nil {
-			return "", err
+	source := parts[0]
+	if source == "." || source == ".." || strings.HasPrefix(source, "./") || strings.HasPrefix(source, "../") {
+		if parts[0], err = filepath.Abs(source); err != nil {
+			return "", false, err
 		}
-		source = abs
-	case !path.IsAbs(source) && !strings.Contains(source, "/"):
-		return "", errdef.NotImplemented("-v %s names the volume %q, and this version has no volumes yet; a directory begins with / or ./", s, source)
-	case !path.IsAbs(source):
-		return "", errdef.Invalid("invalid volume specification: '%s': a directory begins with / or ./", s)
 	}
-	if err := checkTarget(target); err != nil {
-		return "", errdef.Invalid("invalid volume specification: '%s': %w", s, err)
-	}
-	out := source + ":" + target
-	if len(parts) == 3 {
-		if err := checkBindOptions(parts[2]); err != nil {
-			return "", errdef.Invalid("invalid volume specification: '%s': %w", s, err)
-		}
-		out += ":" + parts[2]
-	}
-	return out, nil
+	return strings.Join(parts, ":"), false, nil
 }
 
 func checkTarget(target string) error {
@@ -60,38 +44,6 @@ func checkTarget(target string) error {
 		return errdef.Invalid("a path cannot contain a zero byte")
 	}
 	return nil
-}
-
-// checkBindOptions allows one word of each kind.
-func checkBindOptions(s string) error {
-	seen := map[string]string{}
-	for _, o := range strings.Split(s, ",") {
-		kind := bindOption(o)
-		if kind == "" {
-			return errdef.Invalid("invalid mode: %s", s)
-		}
-		if other, dup := seen[kind]; dup {
-			return errdef.Invalid("invalid mode: %s: both %s and %s", s, other, o)
-		}
-		seen[kind] = o
-	}
-	return nil
-}
-
-func bindOption(o string) string {
-	switch o {
-	case "ro", "rw":
-		return "access"
-	case "z", "Z":
-		return "label"
-	case "shared", "rshared", "slave", "rslave", "private", "rprivate":
-		return "propagation"
-	case "consistent", "cached", "delegated":
-		return "consistency"
-	case "nocopy":
-		return "copy"
-	}
-	return ""
 }
 
 // tmpfs splits --tmpfs TARGET[:OPTIONS]; the options are the kernel's and checked where the mount is made.

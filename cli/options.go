@@ -33,7 +33,9 @@ type options struct {
 	env, envFiles, labels, labelFiles        listFlag
 	annotations, sysctls, logOpts            mapFlag
 	logDriver                                string
-	tmpfs, volumes, devices                  listFlag
+	tmpfs, volumes, volumesFrom, devices     listFlag
+	mountSpecs                               mountFlag
+	volumeDriver                             string
 	capAdd, capDrop, groupAdd, security      listFlag
 	ulimits                                  ulimitFlag
 	shmSize                                  bytesFlag
@@ -84,7 +86,10 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.StringVar(&o.userns, "userns", "", "User namespace: host for that of the host")
 	f.StringVar(&o.cgroupns, "cgroupns", "", "Cgroup namespace: private or host")
 
-	f.VarP(&o.volumes, "volume", "v", "Mount a directory of the host: /source:/target[:ro]")
+	f.VarP(&o.volumes, "volume", "v", "Mount a volume or a directory of the host: [name:|/source:]/target[:ro]")
+	f.Var(&o.mountSpecs, "mount", "Mount a file system: type=bind|volume|tmpfs|image,source=...,target=...")
+	f.Var(&o.volumesFrom, "volumes-from", "Mount the volumes of another container: container[:ro]")
+	f.StringVar(&o.volumeDriver, "volume-driver", "", "Driver of volumes made for it")
 	f.Var(&o.tmpfs, "tmpfs", "Mount a directory in memory: /target[:options]")
 	f.BoolVar(&o.readOnly, "read-only", false, "Make the root file system read-only")
 	f.Var(&o.shmSize, "shm-size", "Size of /dev/shm")
@@ -110,7 +115,6 @@ func containerFlags(f *pflag.FlagSet) *options {
 
 const (
 	noNetwork = "needs a network, which this version does not have yet"
-	noVolumes = "needs volumes, which this version does not have yet"
 	notYet    = "is not in this version yet"
 	windows   = "is for Windows containers only"
 )
@@ -133,9 +137,6 @@ func refuseFlags(f *pflag.FlagSet) {
 		{name: "mac-address", why: noNetwork},
 		{name: "network-alias", why: noNetwork},
 		{name: "net-alias", why: noNetwork},
-		{name: "mount", why: "is not in this version yet; use -v for a directory and --tmpfs for memory"},
-		{name: "volumes-from", why: noVolumes},
-		{name: "volume-driver", why: noVolumes},
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
 		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
 		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
@@ -190,6 +191,14 @@ func (o *options) config(image string, command []string) (*container.Config, err
 	}
 	if o.flags.Changed("stop-timeout") {
 		c.StopTimeout = &o.stopTimeout
+	}
+	for _, s := range o.volumes {
+		if target, anonymous, err := bind(s); err == nil && anonymous {
+			if c.Volumes == nil {
+				c.Volumes = map[string]struct{}{}
+			}
+			c.Volumes[target] = struct{}{}
+		}
 	}
 	c.Healthcheck, err = o.health.check()
 	return c, err
@@ -292,12 +301,15 @@ func (o *options) modes(h *container.HostConfig) error {
 
 func (o *options) mounts(h *container.HostConfig) error {
 	for _, s := range o.volumes {
-		b, err := bind(s)
+		b, anonymous, err := bind(s)
 		if err != nil {
 			return err
 		}
-		h.Binds = append(h.Binds, b)
+		if !anonymous { // those are in the Config
+			h.Binds = append(h.Binds, b)
+		}
 	}
+	h.Mounts, h.VolumesFrom, h.VolumeDriver = o.mountSpecs, o.volumesFrom, o.volumeDriver
 	for _, s := range o.tmpfs {
 		target, opts, err := tmpfs(s)
 		if err != nil {

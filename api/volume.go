@@ -1,0 +1,101 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"hull/engine"
+	"hull/volume"
+
+	wire "github.com/moby/moby/api/types/volume"
+)
+
+// wireVolume is a volume as Docker shows it.
+func wireVolume(v *volume.Volume) wire.Volume {
+	out := wire.Volume{
+		Name: v.Name, Driver: volume.Driver, Mountpoint: v.Path(), Scope: "local",
+		Labels: v.Labels, Options: v.Options, CreatedAt: v.Created.Format(time.RFC3339),
+	}
+	if v.Damaged != "" {
+		out.CreatedAt, out.Status = "", map[string]any{"Damaged": v.Damaged}
+	}
+	return out
+}
+
+// listVolumes is GET /volumes.
+func (s *server) listVolumes(q *request) error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	list, err := s.engine.Volumes(q.Context(), filters)
+	if err != nil {
+		return err
+	}
+	out := wire.ListResponse{Volumes: make([]wire.Volume, 0, len(list))}
+	for _, v := range list {
+		out.Volumes = append(out.Volumes, wireVolume(v))
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+// createVolume is POST /volumes/create.
+func (s *server) createVolume(q *request) error {
+	var body wire.CreateRequest
+	if err := q.decodeOptional(&body); err != nil {
+		return err
+	}
+	v, err := s.engine.CreateVolume(q.Context(), volume.Spec{
+		Name: body.Name, Driver: body.Driver, Labels: body.Labels, Options: body.DriverOpts,
+	})
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusCreated, wireVolume(v))
+}
+
+// inspectVolume is GET /volumes/{name}.
+func (s *server) inspectVolume(q *request) error {
+	v, err := s.engine.Volume(q.name)
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, wireVolume(v))
+}
+
+// removeVolume is DELETE /volumes/{name}.
+func (s *server) removeVolume(q *request) error { return s.volumeRemoval(q, false) }
+
+// removableVolume is GET /hull/v1/volumes/{name}/removable, our own: would the removal succeed? It is no parameter of the
+// removal, as other engines would not know it.
+func (s *server) removableVolume(q *request) error { return s.volumeRemoval(q, true) }
+
+func (s *server) volumeRemoval(q *request, dry bool) error {
+	err := s.engine.RemoveVolume(q.Context(), q.name, engine.RemoveVolumeOptions{Force: q.flag("force"), DryRun: dry})
+	if err != nil {
+		return err
+	}
+	return q.empty(http.StatusNoContent)
+}
+
+// pruneVolumes is POST /volumes/prune.
+func (s *server) pruneVolumes(q *request) error { return s.volumePrune(q, false) }
+
+// prunableVolumes is GET /hull/v1/volumes/prunable, our own: what would a prune remove?
+func (s *server) prunableVolumes(q *request) error { return s.volumePrune(q, true) }
+
+func (s *server) volumePrune(q *request, dry bool) error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	pruned, err := s.engine.PruneVolumes(q.Context(), filters, dry)
+	if err != nil {
+		return err
+	}
+	out := wire.PruneReport{VolumesDeleted: pruned.Volumes, SpaceReclaimed: pruned.Bytes}
+	if out.VolumesDeleted == nil {
+		out.VolumesDeleted = []string{}
+	}
+	return q.answer(http.StatusOK, out)
+}

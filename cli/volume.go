@@ -1,0 +1,175 @@
+package cli
+
+import (
+	"strings"
+
+	"hull/client"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/volume"
+	"github.com/spf13/cobra"
+)
+
+func buildVolumeCreate(a *app, cmd *cobra.Command) {
+	var o volume.CreateRequest
+	var labels, opts mapFlag
+	cmd.Use += " [OPTIONS] [VOLUME]"
+	cmd.Args = a.arguments(0, 1)
+	f := cmd.Flags()
+	f.StringVarP(&o.Driver, "driver", "d", "local", "Driver that makes it")
+	f.Var(&labels, "label", "Set labels")
+	f.VarP(&opts, "opt", "o", "Options of the driver: type=, device=, o=")
+	f.StringVar(&o.Name, "name", "", "Name of the volume")
+	f.Lookup("name").Hidden = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			o.Name = args[0]
+		}
+		o.Labels, o.DriverOpts = labels, opts
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		v, err := c.VolumeCreate(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		a.out.println(v.Name)
+		return nil
+	}
+}
+
+func buildVolumeInspect(a *app, cmd *cobra.Command) {
+	o := inspectFlags(a, cmd)
+	o.kind = "volume"
+	cmd.Use += " [OPTIONS] VOLUME [VOLUME...]"
+}
+
+func buildVolumeLs(a *app, cmd *cobra.Command) {
+	var quiet bool
+	var filter filterFlag
+	var format string
+	cmd.Use += " [OPTIONS]"
+	cmd.Args = a.arguments(0, 0)
+	f := cmd.Flags()
+	f.VarP(&filter, "filter", "f", "Show only what matches (dangling=true, label=a=b, name=part, driver=local)")
+	f.StringVar(&format, "format", "", formatUsage)
+	f.BoolVarP(&quiet, "quiet", "q", false, "Print names only")
+	refusedFlags(f, []refused{{name: "cluster", boolean: true, why: "needs a swarm, which Hull has not"}})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkFormat(format); err != nil {
+			return err
+		}
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		list, err := c.VolumeList(cmd.Context(), filter.f)
+		if err != nil {
+			return err
+		}
+		rows := make([]any, len(list.Volumes))
+		for i, v := range list.Volumes {
+			rows[i] = &volumeRow{v}
+			if quiet {
+				a.out.println(v.Name)
+			}
+		}
+		if quiet {
+			return nil
+		}
+		headers := map[string]string{
+			"Driver": "DRIVER", "Name": "VOLUME NAME", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
+			"Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
+		}
+		return a.printRows(format, volumeColumns[:], headers, rows, false)
+	}
+}
+
+var volumeColumns = [...]column{{"Driver", "DRIVER"}, {"Name", "VOLUME NAME"}}
+
+// volumeRow has the fields Docker's templates for lists of volumes know.
+type volumeRow struct{ v volume.Volume }
+
+func (*volumeRow) isRow() {}
+
+func (r *volumeRow) Name() string             { return r.v.Name }
+func (r *volumeRow) Driver() string           { return r.v.Driver }
+func (r *volumeRow) Scope() string            { return r.v.Scope }
+func (r *volumeRow) Mountpoint() string       { return r.v.Mountpoint }
+func (r *volumeRow) Labels() string           { return labelText(r.v.Labels) }
+func (r *volumeRow) Label(name string) string { return r.v.Labels[name] }
+func (*volumeRow) Group() string              { return "N/A" }
+func (*volumeRow) Availability() string       { return "N/A" }
+func (*volumeRow) Status() string             { return "N/A" }
+
+func (r *volumeRow) Links() string {
+	if r.v.UsageData == nil {
+		return "N/A"
+	}
+	return knownNumber(r.v.UsageData.RefCount)
+}
+
+func (r *volumeRow) Size() string {
+	if r.v.UsageData == nil {
+		return "N/A"
+	}
+	return units.HumanSize(float64(r.v.UsageData.Size))
+}
+
+func buildVolumeRm(a *app, cmd *cobra.Command) {
+	var force, dry bool
+	cmd.Use += " [OPTIONS] VOLUME [VOLUME...]"
+	cmd.Args = a.arguments(1, -1)
+	f := cmd.Flags()
+	f.BoolVarP(&force, "force", "f", false, "What is not there is no failure")
+	f.BoolVar(&dry, "dry-run", false, "Remove nothing, and print what would be removed")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		remove := c.VolumeRemove
+		if dry {
+			remove = c.VolumeRemovable
+		}
+		return a.each(args, func(name string) error {
+			err := remove(cmd.Context(), name, force)
+			if err == nil {
+				a.out.println(name)
+			}
+			return err
+		})
+	}
+}
+
+func buildVolumePrune(a *app, cmd *cobra.Command) {
+	var o pruneOptions
+	var all bool
+	cmd.Use += " [OPTIONS]"
+	cmd.Args = a.arguments(0, 0)
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "Those with a name of their own too, not only anonymous ones")
+	o.flags(f)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		warning := "WARNING! This will remove anonymous local volumes not used by at least one container."
+		if all {
+			warning = "WARNING! This will remove all local volumes not used by at least one container."
+			if err := o.filter.Set("all=true"); err != nil {
+				return err
+			}
+		}
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		return a.prune(cmd.Context(), &o, warning, func(f client.Filters) (pruned, error) {
+			prune := c.VolumePrune
+			if o.dry {
+				prune = c.VolumePrunable
+			}
+			r, err := prune(cmd.Context(), f)
+			return pruned{"Deleted Volumes:\n" + strings.Join(r.VolumesDeleted, "\n"), len(r.VolumesDeleted), r.SpaceReclaimed}, err
+		})
+	}
+}

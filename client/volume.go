@@ -1,0 +1,90 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/volume"
+)
+
+func volumePath(name string) (string, error) {
+	if strings.TrimSpace(name) == "" || name == "." || name == ".." {
+		return "", errdef.Invalid("invalid volume name: %q", name)
+	}
+	return "/volumes/" + url.PathEscape(name), nil
+}
+
+// VolumeCreate makes a volume, or returns the one that has the name.
+func (c *Client) VolumeCreate(ctx context.Context, o volume.CreateRequest) (volume.Volume, error) {
+	var out volume.Volume
+	err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/create", json: o}, &out)
+	return out, err
+}
+
+// VolumeList lists volumes by name.
+func (c *Client) VolumeList(ctx context.Context, f Filters) (volume.ListResponse, error) {
+	q := url.Values{}
+	f.query(q)
+	var out volume.ListResponse
+	err := c.call(ctx, request{method: http.MethodGet, path: "/volumes", query: q}, &out)
+	return out, err
+}
+
+// VolumeInspect returns what is known of a volume, also as the server wrote it.
+func (c *Client) VolumeInspect(ctx context.Context, name string) (volume.Volume, json.RawMessage, error) {
+	var out volume.Volume
+	p, err := volumePath(name)
+	if err != nil {
+		return out, nil, err
+	}
+	var raw json.RawMessage
+	if err := c.call(ctx, request{method: http.MethodGet, path: p}, &raw); err != nil {
+		return out, nil, err
+	}
+	return out, raw, decode(raw, &out)
+}
+
+// VolumeRemove removes a volume and its data. With force one that is not there is no failure.
+func (c *Client) VolumeRemove(ctx context.Context, name string, force bool) error {
+	p, err := volumePath(name)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	flag(q, "force", force)
+	return c.call(ctx, request{method: http.MethodDelete, path: p, query: q}, nil)
+}
+
+// VolumeRemovable is VolumeRemove that removes nothing and only says whether it could.
+func (c *Client) VolumeRemovable(ctx context.Context, name string, force bool) error {
+	p, err := volumePath(name)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	flag(q, "force", force)
+	return c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1" + p + "/removable", query: q}, nil)
+}
+
+// VolumePrune removes the volumes that no container has; anonymous ones only, unless the filter all says otherwise.
+func (c *Client) VolumePrune(ctx context.Context, f Filters) (volume.PruneReport, error) {
+	q := url.Values{}
+	f.query(q)
+	var out volume.PruneReport
+	err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/prune", query: q}, &out)
+	return out, err
+}
+
+// VolumePrunable is VolumePrune that removes nothing and only says what it would.
+func (c *Client) VolumePrunable(ctx context.Context, f Filters) (volume.PruneReport, error) {
+	q := url.Values{}
+	f.query(q)
+	var out volume.PruneReport
+	err := c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/volumes/prunable", query: q}, &out)
+	return out, err
+}
