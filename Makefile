@@ -1,7 +1,7 @@
 # Every line is what CI or a person runs. `make help` lists them.
 export CGO_ENABLED = 0
 
-.PHONY: hello build test test-vm bench lint docs install help
+.PHONY: hello build test test-vm bench lint docs install uninstall help
 .DEFAULT_GOAL := help
 
 hello: build ## build Hull and run a container from the built-in image: no registry, no network
@@ -25,8 +25,11 @@ lint: ## gofmt, vet for both architectures, and the import and weight rules
 docs: ## serve the documentation of the packages
 	@go doc -http
 
-install: build ## copy the programs to $(DESTDIR)/usr/local/bin
-	@install -D -t $(DESTDIR)/usr/local/bin bin/hull bin/hulld bin/hull-runtime
+install: build ## put programs and systemd units into $(DESTDIR)$(PREFIX), /usr/local
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) install/install
+
+uninstall: ## take them away again; containers and images stay
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) install/install --remove
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -77,6 +77,8 @@ var table = [...]route{
 	{"GET", "/hull/v1/volumes/{name}/removable", (*server).removableVolume, read},
 
 	{"POST", "/hull/v1/events/exit/{name}", (*server).exitEvent, write},
+	{"POST", "/hull/v1/events/boot", (*server).bootEvent, write},
+	{"POST", "/hull/v1/events/shutdown", (*server).shutdownEvent, write},
 }
 
 // match finds the route of a request. What no pattern names is Docker's "page not found".

@@ -14,8 +14,8 @@ func (s *server) updateContainer(q *request) error {
 	if err := q.decode(&body); err != nil {
 		return err
 	}
-	if !body.RestartPolicy.IsNone() {
-		return errdef.NotImplemented("a restart policy (--restart) is not there yet")
+	if err := container.ValidateRestartPolicy(body.RestartPolicy); err != nil {
+		return errdef.As(errdef.ErrInvalid, err)
 	}
 	change := resourcesFrom(&body.Resources)
 	if n := body.PidsLimit; n != nil && *n == 0 { // unlimited, here
@@ -24,6 +24,11 @@ func (s *server) updateContainer(q *request) error {
 	warnings, err := s.engine.Update(q.Context(), q.name, &change)
 	if err != nil {
 		return err
+	}
+	if body.RestartPolicy.Name != "" { // else it stays
+		if err := s.engine.SetRestart(q.Context(), q.name, restartFrom(body.RestartPolicy)); err != nil {
+			return err
+		}
 	}
 	if warnings == nil {
 		warnings = []string{}

@@ -114,7 +114,9 @@ var systemCommands = [...]command{
 }
 
 var eventCommands = [...]command{
+	{name: "boot", short: "The machine has booted: start what is to run", build: buildEventBoot},
 	{name: "exit", short: "A container's process ended", build: buildEventExit},
+	{name: "shutdown", short: "The machine goes down: stop every container", build: buildEventShutdown},
 }
 
 const (

@@ -12,12 +12,19 @@ func buildUpdate(a *app, cmd *cobra.Command) {
 	cmd.Args = a.arguments(1, -1)
 	var l limits
 	l.add(cmd.Flags())
+	restart := cmd.Flags().String("restart", "", "When it is started again: no, on-failure[:N], always, unless-stopped")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().NFlag() == 0 {
 			return errdef.Invalid("you must provide one or more flags when using this command")
 		}
 		var change container.UpdateConfig
 		l.set(&change.Resources, cmd.Flags())
+		if cmd.Flags().Changed("restart") {
+			var err error
+			if change.RestartPolicy, err = restartPolicy(*restart); err != nil {
+				return err
+			}
+		}
 		return a.update(cmd, args, change)
 	}
 }

@@ -15,6 +15,25 @@ func (c *Client) EventExit(ctx context.Context, id string) error {
 	return c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/events/exit/" + url.PathEscape(id)}, nil)
 }
 
+// Outcome is what a boot or a shutdown did with one container.
+type Outcome struct {
+	ID    string
+	Name  string
+	Error string `json:",omitempty"`
+}
+
+// EventBoot has the engine start what is to run after a boot of its machine.
+func (c *Client) EventBoot(ctx context.Context) (out []Outcome, err error) {
+	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/events/boot"}, &out)
+	return out, err
+}
+
+// EventShutdown has the engine stop every container, because its machine goes down.
+func (c *Client) EventShutdown(ctx context.Context) (out []Outcome, err error) {
+	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/events/shutdown"}, &out)
+	return out, err
+}
+
 func (c *Client) hull(ctx context.Context, r request, out any) error {
 	r.bare = true
 	err := c.call(ctx, r, out)

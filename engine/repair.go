@@ -90,7 +90,7 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 	if err := runtime.Delete(ctx, cfg); err != nil {
 		return false, err
 	}
-	if err := e.recordLoss(id); err != nil {
+	if err := e.recordLoss(id, lostError, time.Now()); err != nil {
 		return false, err
 	}
 	e.tellEnd(id)
@@ -105,7 +105,7 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 // tellEnd is the event of an end that the monitor did not live to tell.
 func (e *Engine) tellEnd(id string) {
 	c, err := e.load(id)
-	if err != nil || c.Damaged != "" || c.State.Status != StatusExited || c.State.StartedAt.IsZero() {
+	if err != nil || c.Damaged != "" || c.Running() || c.State.StartedAt.IsZero() {
 		return
 	}
 	if e.recorded("die", id, c.State.StartedAt) {
@@ -115,15 +115,17 @@ func (e *Engine) tellEnd(id string) {
 	e.containerEvent(c, "die", "exitCode", strconv.Itoa(s.ExitCode), "execDuration", strconv.Itoa(int(s.FinishedAt.Sub(s.StartedAt).Seconds())))
 }
 
-// recordLoss writes the end of a container nobody saw ending.
-func (e *Engine) recordLoss(id string) error {
+// recordLoss writes the end of a container nobody saw ending, at a time when it had ended for sure.
+func (e *Engine) recordLoss(id, why string, at time.Time) error {
 	dir := e.dir(id)
 	s, err := monitor.ReadState(dir)
 	if err != nil || s.Status != monitor.StatusRunning {
 		return nil // a damaged state counts as exited
 	}
-	s.Status, s.ExitCode, s.Error, s.Pid = monitor.StatusExited, exitLost, lostError, 0
-	s.FinishedAt = time.Now().UTC()
+	s.Status, s.ExitCode, s.Error, s.Pid = monitor.StatusExited, exitLost, why, 0
+	if s.FinishedAt = at.UTC(); s.FinishedAt.Before(s.StartedAt) { // somebody set the clock
+		s.FinishedAt = s.StartedAt
+	}
 	s.Ran, s.Ends = s.FinishedAt.Sub(s.StartedAt), s.Ends+1
 	b, err := plainjson.Marshal(s)
 	if err != nil {

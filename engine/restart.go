@@ -448,5 +448,3 @@ func (e *Engine) Restart(ctx context.Context, name string, o StopOptions) (warni
 	}
 	return warnings, err
 }
-
-func (e *Engine) halting() bool { return false }

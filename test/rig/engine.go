@@ -192,6 +192,15 @@ func (h *Hull) Destroy(t testing.TB) {
 	}
 }
 
+// Reboot leaves of the engine what a reboot of the machine leaves: its store.
+func (h *Hull) Reboot(t testing.TB) {
+	t.Helper()
+	h.Destroy(t)
+	if err := os.RemoveAll(h.RunDir); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Kill sends SIGKILL to every process of the engine, monitors and containers, until none is left.
 func (h *Hull) Kill(t testing.TB) {
 	t.Helper()
