@@ -290,19 +290,6 @@ func (s *server) resizeContainer(q *request) error {
 	return s.engine.Resize(q.Context(), q.name, h, w)
 }
 
-// topContainer is GET /containers/{name}/top, always with the same columns.
-func (s *server) topContainer(q *request) error {
-	ps, err := s.engine.Top(q.Context(), q.name)
-	if err != nil {
-		return err
-	}
-	out := container.TopResponse{Titles: []string{"UID", "PID", "PPID", "CMD"}, Processes: [][]string{}}
-	for _, p := range ps {
-		out.Processes = append(out.Processes, []string{strconv.Itoa(p.UID), strconv.Itoa(p.Pid), strconv.Itoa(p.Parent), p.Command})
-	}
-	return q.answer(http.StatusOK, out)
-}
-
 // exitEvent is POST /hull/v1/events/exit/{name}: a monitor tells of an exit nobody waited for.
 func (s *server) exitEvent(q *request) error {
 	if err := s.engine.OnExit(context.WithoutCancel(q.Context()), q.name); err != nil {

@@ -60,6 +60,7 @@ var commands = [...]command{
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},
+	{name: "top", short: shortTop, build: buildTop},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
 	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},
@@ -86,6 +87,7 @@ var containerCommands = [...]command{
 	{name: "run", short: "Create and run a new container from an image", build: buildRun},
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stop", short: shortStop, build: buildStop},
+	{name: "top", short: shortTop, build: buildTop},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
 	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},
@@ -139,6 +141,7 @@ const (
 	shortStart   = "Start stopped containers"
 	shortStop    = "Stop running containers"
 	shortTag     = "Give an image another name"
+	shortTop     = "List the processes of a container"
 	shortUnpause = "Let the processes of paused containers go on"
 	shortUpdate  = "Change limits of containers, also of running ones"
 	shortWait    = "Wait until containers stop and print their exit codes"

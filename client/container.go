@@ -173,6 +173,15 @@ func (c *Client) ContainerUpdate(ctx context.Context, id string, change containe
 	return out, err
 }
 
+// ContainerTop lists the processes of a container; psArgs choose columns as those of ps do.
+func (c *Client) ContainerTop(ctx context.Context, id, psArgs string) (container.TopResponse, error) {
+	q := url.Values{}
+	text(q, "ps_args", psArgs)
+	var out container.TopResponse
+	err := c.container(ctx, http.MethodGet, id, "/top", q, nil, &out)
+	return out, err
+}
+
 // ContainerRename gives a container another name.
 func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
 	return c.container(ctx, http.MethodPost, id, "/rename", url.Values{"name": {name}}, nil, nil)

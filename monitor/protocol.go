@@ -148,7 +148,6 @@ const (
 	OpExecCreate = "exec-create" // register Process; answers with its id in Exec
 	OpExecStart  = "exec-start"  // run exec Exec; stream unless Detach
 	OpExecState  = "exec-state"  // answers with ExecState of Exec
-	OpTop        = "top"         // answers with host Pids
 	OpState      = "state"       // answers with the State in memory, and Bides
 	OpRename     = "rename"      // Name is what events call the container from now on
 	OpCancel     = "cancel"      // a start that waits for its Delay does not happen; ErrConflict when there is none
@@ -202,7 +201,6 @@ type Response struct {
 	State     *State       `json:"state,omitempty"`
 	Exec      string       `json:"exec,omitempty"`
 	ExecState *ExecState   `json:"execState,omitempty"`
-	Pids      []int        `json:"pids,omitempty"`
 	Bides     bool         `json:"bides,omitempty"` // a start waits for its Delay
 	Trace     []trace.Step `json:"trace,omitempty"`
 }

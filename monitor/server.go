@@ -317,8 +317,6 @@ func (s *server) serve(f *os.File) {
 		answer(f, s.execState(req))
 	case OpRename:
 		answer(f, s.rename(req))
-	case OpTop:
-		answer(f, s.top())
 	case OpState:
 		answer(f, &Response{OK: true, State: s.current(), Bides: s.bides()})
 	case OpFreeze:
@@ -470,22 +468,6 @@ func (s *server) process(exec string) (*process, error) {
 	return e.proc, nil
 }
 
-func (s *server) top() *Response {
-	b, err := s.running()
-	if err != nil {
-		return refusal(err)
-	}
-	g, err := s.rt.group(b.cfg.Cgroup)
-	if err != nil {
-		return refusal(err)
-	}
-	pids, err := g.Pids()
-	if err != nil {
-		return refusal(err)
-	}
-	return &Response{OK: true, Pids: pids}
-}
-
 // containers is the runtime as the monitor uses it; tests put plain processes in its place.
 type containers struct {
 	prepare func(context.Context, *runtime.Config) (prepared, error)
@@ -511,7 +493,6 @@ func prepareContainer(ctx context.Context, cfg *runtime.Config) (prepared, error
 // group is the cgroup of the container.
 type group interface {
 	OOMKilled() bool
-	Pids() ([]int, error)
 }
 
 func openGroup(path string) (group, error) { return cgroup.Open(cgroup.Detect(), path) }
