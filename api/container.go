@@ -52,7 +52,7 @@ func (s *server) listContainers(q *request) error {
 func (s *server) summary(c *engine.Container, now time.Time) container.Summary {
 	out := container.Summary{
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.Config.Image, ImageID: c.Image,
-		Command: command(c), Created: c.Created.Unix(), Ports: []container.PortSummary{},
+		Command: command(c), Created: c.Created.Unix(), Ports: portList(c),
 		Labels: c.Config.Labels, State: container.ContainerState(c.State.Status), Status: statusLine(&c.State, now),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: networks(c)},
 		Mounts:          s.mountPoints(c),
@@ -153,7 +153,7 @@ func (s *server) inspectContainer(q *request) error {
 		GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{
 			"LowerDir": strings.Join(f.Lower, ":"), "UpperDir": f.Upper, "WorkDir": f.Work,
 		}},
-		NetworkSettings: &container.NetworkSettings{Ports: network.PortMap{}, Networks: networks(c)},
+		NetworkSettings: &container.NetworkSettings{Ports: portMap(c), Networks: networks(c)},
 	}
 	if q.flag("size") {
 		rw, root, err := s.engine.Size(q.Context(), c)

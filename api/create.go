@@ -71,8 +71,6 @@ func wireConfig(c *engine.Config) *container.Config {
 func refuse(c *container.Config, h *container.HostConfig) error {
 	missing := func(what string) error { return errdef.NotImplemented("%s is not there yet", what) }
 	switch {
-	case len(h.PortBindings) > 0 || h.PublishAllPorts:
-		return missing("publishing ports (-p)")
 	case h.Init != nil && *h.Init:
 		return missing("an init process (--init)")
 	case len(h.Links) > 0:
@@ -122,6 +120,7 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 	for _, a := range h.DNS {
 		out.DNS = append(out.DNS, a.String())
 	}
+	out.Ports, out.PublishAll = bindingsFrom(h.PortBindings), h.PublishAllPorts
 	out.ConsoleSize = console(&h.ConsoleSize)
 	for _, d := range h.Devices {
 		out.Devices = append(out.Devices, engine.Device{Host: d.PathOnHost, Container: d.PathInContainer, Permissions: d.CgroupPermissions})
@@ -241,9 +240,9 @@ func wireHost(h *engine.Host) *container.HostConfig {
 		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, ContainerIDFile: h.CidFile, Umask: h.Umask,
 		LogConfig:     container.LogConfig{Type: h.Log.Driver, Config: h.Log.Options},
 		RestartPolicy: wireRestart(h.Restart),
-		PortBindings:  network.PortMap{},
-		ConsoleSize:   [2]uint{uint(h.ConsoleSize.Height), uint(h.ConsoleSize.Width)},
-		Runtime:       "hull",
+		PortBindings:  wireBindings(h.Ports), PublishAllPorts: h.PublishAll,
+		ConsoleSize: [2]uint{uint(h.ConsoleSize.Height), uint(h.ConsoleSize.Width)},
+		Runtime:     "hull",
 		Resources: container.Resources{
 			Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,
 			OomKillDisable: r.OOMKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,

@@ -69,8 +69,6 @@ func TestEveryCommandHasHelp(t *testing.T) {
 func TestRefusedFlags(t *testing.T) {
 	f := newFake(t)
 	for line, want := range map[string]string{
-		"run -p 80:80 app:1":         "hull: --publish needs a network, which this version does not have yet\n",
-		"run -P app:1":               "hull: --publish-all needs a network, which this version does not have yet\n",
 		"create --dns 1.1.1.1 app:1": "hull: --dns needs a network, which this version does not have yet\n",
 		"pull app:1":                 "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
 		"build .":                    "hull: build comes with a later version, in hulld\n",

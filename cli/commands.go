@@ -52,6 +52,7 @@ var commands = [...]command{
 	{name: "load", short: shortLoad, build: buildLoad},
 	{name: "logs", short: shortLogs, build: buildLogs},
 	{name: "pause", short: shortPause, build: buildPause},
+	{name: "port", short: shortPort, build: buildPort},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", short: shortRm, build: buildRm},
@@ -81,6 +82,7 @@ var containerCommands = [...]command{
 	{name: "logs", short: shortLogs, build: buildLogs},
 	{name: "ls", aliases: []string{"list", "ps"}, short: "List containers", build: buildPs},
 	{name: "pause", short: shortPause, build: buildPause},
+	{name: "port", short: shortPort, build: buildPort},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", aliases: []string{"remove"}, short: shortRm, build: buildRm},
@@ -134,6 +136,7 @@ const (
 	shortLoad    = "Load images from a tar archive or stdin"
 	shortLogs    = "Print what a container wrote"
 	shortPause   = "Freeze the processes of containers"
+	shortPort    = "Show where the ports of a container are published"
 	shortRename  = "Give a container another name"
 	shortRestart = "Stop and start containers"
 	shortRm      = "Remove containers"

@@ -57,6 +57,11 @@ func TestLikeDocker(t *testing.T) {
 		"create --sysctl net.ipv4.ip_forward=1 --shm-size 1g --group-add 5 --oom-score-adj 7 --annotation a=b app:1",
 		"create --log-driver local --log-opt max-size=1m --platform linux/amd64 --no-healthcheck --rm -it app:1",
 		"create --entrypoint= -e MISSING app:1 x",
+		"create -p 8080:80 -p 127.0.0.1:53:53/udp -p 9000-9002:9000-9002 -p 7000-7010:70 -p [::1]:81:81 -p 443 -P --expose 5 --expose 6-8/udp app:1",
+		"create -p published=8080,target=80,protocol=udp -p 80:80/TCP -p :82 -p 0:83 app:1",
+		"port web", "port web 80", "port web 53/udp", "port web 81", "port web x", "port nothing",
+		"create -p x app:1", "create -p 1-2:3-5 app:1", "create -p 80/foo app:1", "create -p 1.2.3:80:80 app:1", "create --expose 1:2 app:1",
+		"create -p 70000 app:1", "create -p 2-1:5 app:1", "create -p :: app:1", "create --expose 70000 app:1",
 		// What is wrong.
 		"rm", "ps extra", "ps --nosuch", "run --nosuch x", "run -m abc x", "run -e", "inspect --type foo x", "nosuch", "container nosuch",
 		"run -d -a stdout app:1", "run -a nowhere app:1", "run -it app:1", "exec -it web sh", "create --pid x app:1", "ps --format {{",

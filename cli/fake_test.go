@@ -324,8 +324,23 @@ func fakeContainers() []map[string]any {
 	}, {
 		"Id": strings.Repeat("ab", 32), "Names": []string{"/db", "/web/db"}, "Image": "sha256:" + strings.Repeat("cd", 32),
 		"ImageID": "sha256:" + strings.Repeat("cd", 32), "Command": "sh", "Created": hour, "State": "running", "Status": "Up 3 hours",
-		"Ports": []any{map[string]any{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, map[string]any{"PrivatePort": 443, "Type": "tcp"}},
+		"Ports": fakePorts(),
 	}}
+}
+
+// fakePorts are folded where they are the same inside and outside and follow each other.
+func fakePorts() []any {
+	port := func(ip string, inside, outside int, proto string) map[string]any {
+		m := map[string]any{"PrivatePort": inside, "Type": proto}
+		if ip != "" {
+			m["IP"], m["PublicPort"] = ip, outside
+		}
+		return m
+	}
+	return []any{
+		port("0.0.0.0", 80, 8080, "tcp"), port("", 443, 0, "tcp"), port("", 444, 0, "tcp"), port("", 446, 0, "tcp"), port("", 444, 0, "udp"),
+		port("0.0.0.0", 9000, 9000, "tcp"), port("0.0.0.0", 9001, 9001, "tcp"), port("127.0.0.1", 9002, 9002, "tcp"), port("0.0.0.0", 53, 53, "udp"),
+	}
 }
 
 func fakeImages() []map[string]any {
@@ -343,6 +358,11 @@ func fakeInspect() map[string]any {
 		"State":  map[string]any{"Status": "running", "Running": true, "ExitCode": 0, "Pid": 42},
 		"Config": map[string]any{"Image": "app:1", "OpenStdin": true, "Labels": map[string]string{"a": "<1>"}}, "HostConfig": map[string]any{},
 		"NewerField": map[string]any{"Deep": 7},
+		"NetworkSettings": map[string]any{"Ports": map[string]any{
+			"80/tcp":  []any{map[string]string{"HostIp": "0.0.0.0", "HostPort": "8080"}, map[string]string{"HostIp": "::", "HostPort": "8080"}},
+			"443/tcp": nil,
+			"53/udp":  []any{map[string]string{"HostIp": "127.0.0.1", "HostPort": "53"}},
+		}},
 	}
 }
 

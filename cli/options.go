@@ -44,6 +44,8 @@ type options struct {
 	swappiness                               int64
 	oomKillDisable                           bool
 	deviceRules                              listFlag
+	publish, expose                          listFlag
+	publishAll                               bool
 }
 
 func containerFlags(f *pflag.FlagSet) *options {
@@ -86,6 +88,10 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.StringVar(&o.userns, "userns", "", "User namespace: host for that of the host")
 	f.StringVar(&o.cgroupns, "cgroupns", "", "Cgroup namespace: private or host")
 
+	f.VarP(&o.publish, "publish", "p", "Let a port of the host lead to one of the container: [[ip:]hostport:]port[/udp]")
+	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports on free ports of the host")
+	f.Var(&o.expose, "expose", "Say that the container serves a port or a range of ports")
+
 	f.VarP(&o.volumes, "volume", "v", "Mount a volume or a directory of the host: [name:|/source:]/target[:ro]")
 	f.Var(&o.mountSpecs, "mount", "Mount a file system: type=bind|volume|tmpfs|image,source=...,target=...")
 	f.Var(&o.volumesFrom, "volumes-from", "Mount the volumes of another container: container[:ro]")
@@ -122,9 +128,6 @@ const (
 // refuseFlags adds what Docker's run and create know and this version does not, each with its reason.
 func refuseFlags(f *pflag.FlagSet) {
 	refusedFlags(f, []refused{
-		{name: "publish", short: "p", why: noNetwork},
-		{name: "publish-all", short: "P", boolean: true, why: noNetwork},
-		{name: "expose", why: noNetwork},
 		{name: "add-host", why: noNetwork},
 		{name: "dns", why: noNetwork},
 		{name: "dns-option", why: noNetwork},
@@ -159,6 +162,9 @@ func (o *options) request(image string, command []string) (container.CreateReque
 	fail = first(fail, err)
 	host, err := o.host()
 	fail = first(fail, err)
+	if fail == nil {
+		fail = o.ports(config, host)
+	}
 	return container.CreateRequest{Config: config, HostConfig: host, NetworkingConfig: &network.NetworkingConfig{}}, fail
 }
 

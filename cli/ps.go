@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -203,24 +202,4 @@ func (p *platform) String() string {
 		return p.OS + "/" + p.Architecture + "/" + p.Variant
 	}
 	return p.OS + "/" + p.Architecture
-}
-
-// portText is one entry a port: Hull publishes none yet, but this client also shows other engines' containers.
-func portText(ports []container.PortSummary) string {
-	ports = slices.SortedFunc(slices.Values(ports), func(a, b container.PortSummary) int {
-		return cmp.Or(a.IP.Compare(b.IP), cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.PublicPort, b.PublicPort), strings.Compare(a.Type, b.Type))
-	})
-	all := make([]string, 0, len(ports))
-	for _, p := range ports {
-		s := strconv.Itoa(int(p.PrivatePort)) + "/" + p.Type
-		if p.PublicPort != 0 {
-			host := p.IP.String()
-			if p.IP.Is6() {
-				host = "[" + host + "]"
-			}
-			s = host + ":" + strconv.Itoa(int(p.PublicPort)) + "->" + s
-		}
-		all = append(all, s)
-	}
-	return strings.Join(all, ", ")
 }

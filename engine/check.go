@@ -55,6 +55,9 @@ func (r *record) check() (warnings []string, err error) {
 			return nil, err
 		}
 	}
+	if warnings, err = checkPorts(c, h); err != nil {
+		return nil, err
+	}
 	if h.OOMScoreAdj < -1000 || h.OOMScoreAdj > 1000 {
 		return nil, errdef.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OOMScoreAdj)
 	}

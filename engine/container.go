@@ -31,6 +31,8 @@ type Config struct {
 // Host says how a container is confined and what of the host it gets.
 type Host struct {
 	Network       string            `json:"network,omitempty"`
+	Ports         []PortBinding     `json:"ports,omitempty"`
+	PublishAll    bool              `json:"publishAll,omitempty"`
 	AutoRemove    bool              `json:"autoRemove,omitempty"`
 	Restart       RestartPolicy     `json:"restart,omitzero"`
 	Init          bool              `json:"init,omitempty"`  // an init of ours is process 1
@@ -173,6 +175,7 @@ type State struct {
 	Error      string
 	StartedAt  time.Time
 	FinishedAt time.Time
+	Ports      []Port   // of the host, that lead to the running container
 	Warnings   []string // of the start: what was clamped or left out
 	Restarts   int      // by the restart policy, since a person started it
 }

@@ -116,6 +116,7 @@ func (e *Engine) loadState(c *Container) {
 	case e.frozen(c):
 		c.State.Status = StatusPaused
 	}
+	c.loadPorts(s)
 }
 
 // get finds a container by name, id or prefix, settles it if its monitor died, and finishes an update of it that was

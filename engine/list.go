@@ -219,9 +219,7 @@ func (e *Engine) filterTest(ctx context.Context, key string, values []string) (f
 	case "health":
 		return anyOf(func(_ *Container, v string) bool { return v == "none" }), nil
 	case "publish", "expose":
-		return anyOf(func(c *Container, v string) bool {
-			return key == "expose" && (slices.Contains(c.Config.ExposedPorts, v) || slices.Contains(c.Config.ExposedPorts, v+"/tcp"))
-		}), nil
+		return portTest(key == "publish", values)
 	case "is-task":
 		return anyOf(func(_ *Container, v string) bool { return v == "false" || v == "0" }), nil
 	}

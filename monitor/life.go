@@ -206,6 +206,10 @@ func (s *server) launch(a *ahead) (*box, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
+	if err := s.publish(); err != nil {
+		a.discard()
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
 	c, err := a.made.Run(ctx)
@@ -251,7 +255,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 	st := State{
 		Status: StatusRunning, Pid: c.Pid, PidStart: begun, BootID: boot,
 		StartedAt: now, FinishedAt: s.state.FinishedAt, Starts: s.state.Starts + 1,
-		Ends: s.state.Ends, Warnings: append(s.state.Warnings, c.Warnings...),
+		Ends: s.state.Ends, Warnings: append(s.state.Warnings, c.Warnings...), Ports: s.ports.Ports(),
 	}
 	if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {
 		return nil, err
@@ -268,6 +272,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 	if rc.Spec.Linux != nil {
 		rc.Spec.Linux.Seccomp = nil // large, and an exec reads it again
 	}
+	s.ports.Serve()
 	b := &box{init: p, cfg: rc}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -299,11 +304,12 @@ func (s *server) live(b *box) {
 	settle := time.AfterFunc(time.Second, debug.FreeOSMemory)
 	code := b.init.wait()
 	settle.Stop()
+	s.ports.Close() // at once: who starts the next container finds them free
 	s.setPhase(phaseEnding)
 	st := *s.current()
 	st.Status, st.ExitCode, st.FinishedAt = StatusExited, code, time.Now()
 	st.Ran, st.Ends = st.FinishedAt.Sub(st.StartedAt), st.Ends+1
-	st.Pid, st.PidStart, st.BootID = 0, 0, ""
+	st.Pid, st.PidStart, st.BootID, st.Ports = 0, 0, "", nil
 	st.OOMKilled = groupErr == nil && g.OOMKilled()
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
@@ -351,6 +357,7 @@ func (s *server) startFailed(why error) {
 
 // finish publishes the end and wakes who waits for it.
 func (s *server) finish(st State) {
+	s.ports.Close()
 	s.mu.Lock()
 	s.phase, s.state = phaseEnded, st
 	s.mu.Unlock()

@@ -3,6 +3,7 @@ package monitor
 import (
 	"time"
 
+	"hull/monitor/relay"
 	"hull/runtime"
 	"hull/trace"
 
@@ -47,6 +48,8 @@ type Config struct {
 	Cgroup   string    `json:"cgroup"`            // below every hierarchy, e.g. "hull/<id>"
 	Seccomp  string    `json:"seccomp,omitempty"` // file of compiled BPF to use instead of compiling spec.Linux.Seccomp
 	Log      LogConfig `json:"log"`
+	// Publish are the ports of the host that are to lead to the container. They are claimed before it is made.
+	Publish *relay.Config `json:"publish,omitempty"`
 	// OpenStdin keeps the container's stdin open for attached clients; StdinOnce closes it after the first of them leaves.
 	OpenStdin bool `json:"openStdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
@@ -123,6 +126,8 @@ type State struct {
 	// Unhealthy says that the monitor ended the container because it was.
 	Unhealthy bool     `json:"unhealthy,omitempty"`
 	Warnings  []string `json:"warnings,omitempty"`
+	// Ports are those of the host that lead to the container, as long as it has a monitor.
+	Ports []relay.Port `json:"ports,omitempty"`
 }
 
 // Each connection carries one request (but see OpPrepare): a JSON line from the client, a JSON line in answer, then, for attach
@@ -199,6 +204,7 @@ type Response struct {
 	Kind      string       `json:"kind,omitempty"`  // errdef kind, by its name: "invalid", "not-found", "conflict", "no-command", "cannot-run", ...
 	Error     string       `json:"error,omitempty"` // for the person who typed
 	State     *State       `json:"state,omitempty"`
+	Port      *relay.Port  `json:"port,omitempty"` // of the host, when a start failed because it is not to be had
 	Exec      string       `json:"exec,omitempty"`
 	ExecState *ExecState   `json:"execState,omitempty"`
 	Bides     bool         `json:"bides,omitempty"` // a start waits for its Delay

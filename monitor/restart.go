@@ -10,12 +10,7 @@ import (
 // bide has the container started after d, unless it is cancelled before: the back-off of a restart policy. It holds the
 // monitor for as long.
 func (s *server) bide(d time.Duration) *Response {
-	cfg := new(Config)
-	err := readJSON(filepath.Join(s.path, ConfigFile), cfg)
-	before := new(State)
-	if err == nil {
-		before, err = ReadState(cfg.StateDir)
-	}
+	before, err := s.claim()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -23,7 +18,7 @@ func (s *server) bide(d time.Duration) *Response {
 		return refusal(err)
 	}
 	s.holds++ // this connection holds, so it is not leaving
-	s.cfg, s.state, s.phase = *cfg, *before, phaseBiding
+	s.state, s.phase = *before, phaseBiding
 	s.biding = time.AfterFunc(d, func() {
 		defer s.release()
 		if s.begin(phaseBiding) == nil {
@@ -31,6 +26,29 @@ func (s *server) bide(d time.Duration) *Response {
 		}
 	})
 	return &Response{OK: true, State: before}
+}
+
+// claim reads what the engine wrote and takes the ports, which nobody else is to get meanwhile. It returns the state as it
+// is on disk: who heals the firewall reads there what leads here.
+func (s *server) claim() (*State, error) {
+	cfg := new(Config)
+	if err := readJSON(filepath.Join(s.path, ConfigFile), cfg); err != nil {
+		return nil, err
+	}
+	st, err := ReadState(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.cfg = *cfg
+	s.mu.Unlock()
+	if err := s.publish(); err != nil {
+		return nil, err
+	}
+	if st.Ports = s.ports.Ports(); len(st.Ports) > 0 {
+		err = WriteState(cfg.StateDir, st, false)
+	}
+	return st, err
 }
 
 func (s *server) bides() bool {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/monitor/relay"
 	"hull/runtime"
 	"hull/runtime/cgroup"
 	"hull/state"
@@ -53,6 +54,7 @@ type server struct {
 	quiet sync.Once // guards surviveSignals
 	out   *output
 	in    *stdin
+	ports *relay.Relay // nil for none; set while a start begins, by whoever begins it
 
 	mu      sync.Mutex // protects the following
 	holds   int

@@ -77,7 +77,7 @@ func (e *BindError) Error() string {
 }
 func (e *BindError) Unwrap() error { return e.Err }
 
-// Relay is the listeners of one container.
+// Relay is the listeners of one container. A nil one has none.
 type Relay struct {
 	cfg       *Config
 	listeners []*listener
@@ -214,6 +214,9 @@ func setUp(fd int, p *Port) error {
 
 // Ports are all that were claimed, in the order of the configuration.
 func (r *Relay) Ports() []Port {
+	if r == nil {
+		return nil
+	}
 	out := make([]Port, len(r.listeners))
 	for i, l := range r.listeners {
 		out[i] = l.Port
@@ -223,6 +226,9 @@ func (r *Relay) Ports() []Port {
 
 // Serve begins to carry, in the background.
 func (r *Relay) Serve() {
+	if r == nil {
+		return
+	}
 	for _, l := range r.listeners {
 		if l.Proto == "udp" {
 			r.work.Go(func() { r.serveUDP(l) })
@@ -232,7 +238,7 @@ func (r *Relay) Serve() {
 	}
 }
 
-// Close gives the ports back and ends every connection. It returns when nothing is left. A nil Relay has none.
+// Close gives the ports back and ends every connection. It returns when nothing is left.
 func (r *Relay) Close() {
 	if r == nil {
 		return

@@ -19,6 +19,8 @@ type builder struct {
 	c            *nftables.Conn
 	inet, bridge *nftables.Table
 	err          error
+	// keep is given the elements of sets instead of the transaction, if not nil.
+	keep func(*nftables.Set, []nftables.SetElement)
 }
 
 // Names of sets.
@@ -41,6 +43,10 @@ func (b *builder) build(r *Rules) {
 
 // set adds a set with its elements.
 func (b *builder) set(s *nftables.Set, elements []nftables.SetElement) {
+	if b.keep != nil {
+		b.keep(s, elements)
+		return
+	}
 	if b.err == nil {
 		b.err = b.c.AddSet(s, nil)
 	}
