@@ -71,6 +71,8 @@ func wireConfig(c *engine.Config) *container.Config {
 func refuse(c *container.Config, h *container.HostConfig) error {
 	missing := func(what string) error { return errdef.NotImplemented("%s is not there yet", what) }
 	switch {
+	case len(h.PortBindings) > 0 || h.PublishAllPorts:
+		return missing("publishing ports (-p)")
 	case h.Init != nil && *h.Init:
 		return missing("an init process (--init)")
 	case len(h.Links) > 0:
