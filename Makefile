@@ -16,8 +16,8 @@ test: ## install what the tests need (as root), build, and run every test this u
 test-vm: ## the core of the tests on Debian's own kernel: cgroup v2, AppArmor (QEMU, no KVM needed)
 	@test/vm/run
 
-bench: build ## measure against the C floor and write docs/benchmarks.md
-	@.ci/packages gcc busybox && go run ./bench
+bench: build ## measure against the C floor, docker and podman; write docs/benchmarks.md
+	@.ci/packages gcc busybox dockerd podman runc && go run ./bench
 
 lint: ## gofmt, vet for both architectures, and the import and weight rules
 	@.ci/lint

@@ -22,15 +22,22 @@ import (
 
 func main() {
 	var o options
-	only := flag.String("only", "run,exec,crowd,ps,start,pss", "what to measure")
+	only := flag.String("only", "run,exec,crowd,ps,start,pss,peers,running", "what to measure")
 	flag.StringVar(&o.out, "o", "docs/benchmarks.md", "file to write, - for the terminal")
 	flag.IntVar(&o.loop, "n", 100, "runs of each command in a tight loop")
 	flag.IntVar(&o.gaps, "gaps", 20, "runs of each command with half a second between")
 	flag.IntVar(&o.crowd, "crowd", 100, "containers at once")
 	flag.IntVar(&o.stopped, "stopped", 1000, "stopped containers")
+	flag.IntVar(&o.alive, "running", 1000, "running containers")
+	flag.IntVar(&o.peer, "peer", 20, "runs of each command beside docker and podman")
 	flag.Parse()
 	o.only = strings.Split(*only, ",")
 
+	if os.Geteuid() == 0 {
+		if code, entered := enterWorld(); entered {
+			os.Exit(code)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := bench(ctx, o); err != nil {
@@ -43,13 +50,15 @@ type options struct {
 	only                       []string
 	out                        string
 	loop, gaps, crowd, stopped int
+	alive, peer                int
 }
 
 // row is one line of the table.
 type row struct {
 	what, against string
 	a, b          time.Duration // medians
-	bound         float64       // a may be at most bound times b
+	bound         float64       // a may be at most bound times b; 0: see faster
+	faster        float64       // b has to be at least faster times a; 0: no goal
 	note          string
 }
 

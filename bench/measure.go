@@ -44,7 +44,7 @@ func bench(ctx context.Context, o options) (err error) {
 	steps := []struct {
 		name string
 		do   func(context.Context, options) error
-	}{{"run", l.run}, {"exec", l.exec}, {"crowd", l.crowd}, {"ps", l.ps}, {"start", l.start}, {"pss", l.pss}}
+	}{{"run", l.run}, {"exec", l.exec}, {"crowd", l.crowd}, {"ps", l.ps}, {"start", l.start}, {"pss", l.pss}, {"peers", l.peers}, {"running", l.running}}
 	for _, s := range steps {
 		if !slices.Contains(o.only, s.name) {
 			continue
@@ -196,8 +196,8 @@ func (l *lab) run(ctx context.Context, o options) error {
 	}
 	err := l.both(ctx, o, func(kind string, m []time.Duration) {
 		l.rows = append(l.rows,
-			row{"`hull run --rm --network none IMG true`, " + kind, "limit", m[0], m[1], 4, ""},
-			row{"the same", "limit net", m[0], m[2], 4, "the container has a network namespace, as limit net has"})
+			row{what: "`hull run --rm --network none IMG true`, " + kind, against: "limit", a: m[0], b: m[1], bound: 4},
+			row{what: "the same", against: "limit net", a: m[0], b: m[2], bound: 4, note: "the container has a network namespace, as limit net has"})
 	}, command{l.env, run}, command{nil, l.limit}, command{nil, append(slices.Clone(l.limit), "net")})
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func (l *lab) exec(ctx context.Context, o options) error {
 		return err
 	}
 	err := l.both(ctx, o, func(kind string, m []time.Duration) {
-		l.rows = append(l.rows, row{"`hull exec C true`, " + kind, "`hull version`", m[0], m[1], 3, ""})
+		l.rows = append(l.rows, row{what: "`hull exec C true`, " + kind, against: "`hull version`", a: m[0], b: m[1], bound: 3})
 	}, command{l.env, l.hull("exec", "target", "true")}, command{l.env, l.hull("version")})
 	return errors.Join(err, l.must(ctx, l.env, l.hull("rm", "-f", "target")))
 }
@@ -264,8 +264,8 @@ func (l *lab) crowd(ctx context.Context, o options) error {
 	}
 	f := median(floor)
 	l.rows = append(l.rows,
-		row{fmt.Sprintf("%d × `hull run -d` at once, then `rm -f` of all", o.crowd), fmt.Sprintf("%d × limit net at once", o.crowd), median(started), f, 2, "throughput at least half"},
-		row{fmt.Sprintf("%d × `hull run --rm` at once", o.crowd), "the same", median(oneShot), f, 2, ""})
+		row{what: fmt.Sprintf("%d × `hull run -d` at once, then `rm -f` of all", o.crowd), against: fmt.Sprintf("%d × limit net at once", o.crowd), a: median(started), b: f, bound: 2, note: "throughput at least half"},
+		row{what: fmt.Sprintf("%d × `hull run --rm` at once", o.crowd), against: "the same", a: median(oneShot), b: f, bound: 2})
 	return nil
 }
 
@@ -299,8 +299,8 @@ func (l *lab) ps(ctx context.Context, o options) error {
 	}
 	return l.both(ctx, o, func(kind string, m []time.Duration) {
 		l.rows = append(l.rows,
-			row{fmt.Sprintf("`hull ps` with %d stopped containers, %s", o.stopped, kind), "`hull version`", m[0], m[2], 4, ""},
-			row{"`hull ps -a` with the same", "`hull version`", m[1], m[2], 4, "reads and prints every one of them"})
+			row{what: fmt.Sprintf("`hull ps` with %d stopped containers, %s", o.stopped, kind), against: "`hull version`", a: m[0], b: m[2], bound: 4},
+			row{what: "`hull ps -a` with the same", against: "`hull version`", a: m[1], b: m[2], bound: 4, note: "reads and prints every one of them"})
 	}, command{l.crowded, l.hull("ps")}, command{l.crowded, l.hull("ps", "-a")}, command{l.crowded, l.hull("version")})
 }
 
@@ -309,7 +309,7 @@ func (l *lab) start(ctx context.Context, o options) error {
 		return err
 	}
 	return l.both(ctx, o, func(kind string, m []time.Duration) {
-		l.rows = append(l.rows, row{fmt.Sprintf("`hull start -a` of the %dth container, %s", o.stopped, kind), "of the first", m[1], m[0], 1.2, ""})
+		l.rows = append(l.rows, row{what: fmt.Sprintf("`hull start -a` of the %dth container, %s", o.stopped, kind), against: "of the first", a: m[1], b: m[0], bound: 1.2})
 	}, command{l.env, l.hull("start", "-a", l.container)}, command{l.crowded, l.hull("start", "-a", l.container)})
 }
 
@@ -327,20 +327,12 @@ func (l *lab) pss(ctx context.Context, o options) error {
 		if !l.isMonitor(p) {
 			continue
 		}
-		b, err := os.ReadFile(p + "/smaps_rollup")
+		n, err := pss(p)
 		if err != nil {
 			return err
 		}
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
-				n, err := strconv.Atoi(f[1])
-				if err != nil {
-					return err
-				}
-				kib += n
-				monitors++
-			}
-		}
+		kib += n
+		monitors++
 	}
 	if monitors < o.crowd {
 		return fmt.Errorf("found %d monitors of %d containers", monitors, o.crowd)
@@ -365,6 +357,20 @@ func (l *lab) pss(ctx context.Context, o options) error {
 	}
 	l.facts = append(l.facts, fmt.Sprintf("Processes of Hull after the last container was removed: %d.", left))
 	return nil
+}
+
+// pss is the proportional set size of the process whose directory in /proc is p, in KiB.
+func pss(p string) (int, error) {
+	b, err := os.ReadFile(p + "/smaps_rollup")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
+			return strconv.Atoi(f[1])
+		}
+	}
+	return 0, fmt.Errorf("%s/smaps_rollup has no Pss", p)
 }
 
 // isMonitor says whether the process whose directory in /proc is p is a monitor of ours. The program is executed from a

@@ -23,17 +23,10 @@ func (l *lab) report(o options) error {
 	b.WriteString(intro)
 	fmt.Fprintf(&b, "%s, commit %s, %s, Linux %s, %d cores, %s; load average when it began: %s.\n\n", time.Now().UTC().Format("2006-01-02"),
 		said("git", "rev-parse", "--short", "HEAD"), cpu(), said("uname", "-r"), runtime.NumCPU(), runtime.Version(), l.load)
-	b.WriteString("| what | median | against | median | ratio | at most | |\n| --- | ---: | --- | ---: | ---: | ---: | --- |\n")
+	b.WriteString("| what | median | against | median | ratio | goal |\n| --- | ---: | --- | ---: | ---: | --- |\n")
 	for _, r := range l.rows {
-		ratio := float64(r.a) / float64(r.b)
-		verdict := "reached"
-		if ratio > r.bound {
-			verdict = "**not reached**"
-		}
-		if r.note != "" {
-			verdict += "; " + r.note
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.2f | %g | %s |\n", r.what, ms(r.a), r.against, ms(r.b), ratio, r.bound, verdict)
+		ratio, goal := r.verdict()
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.what, ms(r.a), r.against, ms(r.b), ratio, goal)
 	}
 	b.WriteByte('\n')
 	for _, f := range l.facts {
@@ -50,6 +43,27 @@ func (l *lab) report(o options) error {
 		return err
 	}
 	return os.WriteFile(o.out, []byte(b.String()), 0o644)
+}
+
+// verdict is the ratio of the row and whether its goal was reached.
+func (r *row) verdict() (ratio, goal string) {
+	a, b := float64(r.a), float64(r.b)
+	reached := true
+	switch {
+	case r.bound > 0:
+		ratio, goal, reached = fmt.Sprintf("%.2f", a/b), fmt.Sprintf("at most %g: ", r.bound), a <= r.bound*b
+	case r.faster > 0:
+		ratio, goal, reached = fmt.Sprintf("%.1f × faster", b/a), fmt.Sprintf("at least %g ×: ", r.faster), b >= r.faster*a
+	default:
+		return fmt.Sprintf("%.1f × faster", b/a), r.note
+	}
+	if goal += "reached"; !reached {
+		goal = strings.TrimSuffix(goal, "reached") + "**not reached**"
+	}
+	if r.note != "" {
+		goal += "; " + r.note
+	}
+	return ratio, goal
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
