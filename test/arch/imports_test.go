@@ -15,7 +15,7 @@ import (
 
 // The floors of the house, by the first part of a package's path. Dependencies point down and never back up.
 var (
-	ground = []string{"archive", "kernel", "state", "ref", "errdef", "trace", "payload"}
+	ground = []string{"archive", "kernel", "state", "ref", "errdef", "trace", "payload", "config"}
 	lean   = []string{"monitor", "runtime"}
 	nouns  = []string{"image", "registry", "network", "volume"}
 	faces  = []string{"cli", "client", "api", "cri", "app", "web"}
@@ -50,6 +50,7 @@ func may(part string) []string {
 var only = map[string][]string{
 	"github.com/moby/moby/api":       {"cli", "client", "api"}, // wire types stay in the faces
 	"github.com/spf13/cobra":         {"cli"},
+	"github.com/pelletier/go-toml":   {"config"},
 	"github.com/opencontainers/runc": {},
 	"github.com/docker/docker":       {},
 	"github.com/sirupsen/logrus":     {},

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Key is one setting.
+type Key struct {
+	Name    string // dotted, as in TOML
+	Docker  string // what daemon.json calls the same; "" where Docker has none
+	Kind    string // what the value is, for people
+	Default string // what holds where the file says nothing, for people
+	About   string // a sentence
+	set     func(*Config, *value) error
+	show    func(*Config) string
+}
+
+// Keys are all settings there are, in the order of the documentation.
+var Keys = [...]Key{
+	{"log.driver", "log-driver", "name", "json-file", "Log driver of containers that name none.",
+		func(c *Config, v *value) error { return v.oneOf(&c.Log.Driver, logDrivers[:]) },
+		func(c *Config) string { return c.Log.Driver }},
+	{"log.options", "log-opts", "table of texts", "", "Options of that driver, as --log-opt; a container's own come first.",
+		func(c *Config, v *value) error { return v.texts(&c.Log.Options) },
+		func(c *Config) string { return pairs(c.Log.Options) }},
+
+	{"network.address", "bip", "address/length", "chosen from the pools", "Address of the host on the default bridge, and with its length the bridge's network.",
+		func(c *Config, v *value) error { return v.address(&c.Network.Address) },
+		func(c *Config) string { return stringOf(c.Network.Address) }},
+	{"network.pools", "default-address-pools", "list of {base, size}", "chosen not to shadow a route of the host", "Ranges that networks take their addresses from: base is a range, size the length of each network's prefix.",
+		func(c *Config, v *value) error { return v.pools(&c.Network.Pools) },
+		func(c *Config) string { return showPools(c.Network.Pools) }},
+	{"network.mtu", "mtu", "number", "1500", "Largest packet of the default bridge.",
+		func(c *Config, v *value) error { return number(v, &c.Network.MTU, 68, 65535) },
+		func(c *Config) string { return nonzero(int64(c.Network.MTU)) }},
+	{"network.publish", "ip", "address", "all addresses", "Where -p listens when it names no address.",
+		func(c *Config, v *value) error { return v.addr(&c.Network.Publish) },
+		func(c *Config) string { return stringOf(c.Network.Publish) }},
+
+	{"dns.servers", "dns", "list of addresses", "the host's", "Name servers of containers that name none, as --dns.",
+		func(c *Config, v *value) error { return v.strings(&c.DNS.Servers, checkAddr) },
+		func(c *Config) string { return strings.Join(c.DNS.Servers, ", ") }},
+	{"dns.search", "dns-search", "list of domains", "the host's", "Search domains of containers that name none, as --dns-search.",
+		func(c *Config, v *value) error { return v.strings(&c.DNS.Search, checkWord) },
+		func(c *Config) string { return strings.Join(c.DNS.Search, ", ") }},
+	{"dns.options", "dns-opts", "list of words", "the host's", "Resolver options of containers that name none, as --dns-option.",
+		func(c *Config, v *value) error { return v.strings(&c.DNS.Options, checkWord) },
+		func(c *Config) string { return strings.Join(c.DNS.Options, ", ") }},
+
+	{"proxy.http", "", "URL", "", "Proxy for http: of Hull's own requests, and as HTTP_PROXY and http_proxy in containers.",
+		func(c *Config, v *value) error { return v.checked(&c.Proxy.HTTP, checkProxy) },
+		func(c *Config) string { return hidePassword(c.Proxy.HTTP) }},
+	{"proxy.https", "", "URL", "", "The same for https.",
+		func(c *Config, v *value) error { return v.checked(&c.Proxy.HTTPS, checkProxy) },
+		func(c *Config) string { return hidePassword(c.Proxy.HTTPS) }},
+	{"proxy.no", "", "text", "", "Hosts that are asked without a proxy, with commas between them.",
+		func(c *Config, v *value) error { return v.checked(&c.Proxy.No, checkLine) },
+		func(c *Config) string { return c.Proxy.No }},
+	{"proxy.containers", "", "true or false", "true", "Whether containers get the proxies in their environment.",
+		func(c *Config, v *value) error {
+			var in bool
+			err := v.flag(&in)
+			c.Proxy.Outside = !in
+			return err
+		},
+		func(c *Config) string { return fmt.Sprint(!c.Proxy.Outside) }},
+
+	{"registry.insecure", "insecure-registries", "list of HOST[:PORT] or address ranges", "127.0.0.0/8, ::1/128", "Registries that are spoken to without TLS or without looking at their certificate.",
+		func(c *Config, v *value) error { return v.strings(&c.Registry.Insecure, checkRegistry) },
+		func(c *Config) string { return strings.Join(c.Registry.Insecure, ", ") }},
+	{"registry.mirrors", "registry-mirrors", "list of URLs", "", "Registries that are asked before Docker Hub.",
+		func(c *Config, v *value) error { return v.strings(&c.Registry.Mirrors, checkMirror) },
+		func(c *Config) string { return strings.Join(c.Registry.Mirrors, ", ") }},
+
+	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
+		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },
+		func(c *Config) string { return showUlimits(c.Ulimits) }},
+	{"default-runtime", "default-runtime", "name", OwnRuntime, "Runtime of containers that name none: hull, or one of runtimes.",
+		func(c *Config, v *value) error { return v.checked(&c.DefaultRuntime, checkRuntimeName) },
+		func(c *Config) string { return c.DefaultRuntime }},
+	{"runtimes", "runtimes", "table of {path, args}", "", "OCI runtimes beside Hull's own, by the name that --runtime takes; args come before the runtime's command.",
+		func(c *Config, v *value) error { return v.runtimes(&c.Runtimes) },
+		func(c *Config) string { return showRuntimes(c.Runtimes) }},
+
+	{"stop-timeout", "", "duration", "10s", "How long stop waits before it kills, where neither container nor command says; -1 for ever.",
+		func(c *Config, v *value) error { return v.duration(&c.StopTimeout, true) },
+		func(c *Config) string { return stringOf(c.StopTimeout) }},
+	{"restart", "", "policy", "no", "Restart policy of containers that name none, as --restart, and do not remove themselves.",
+		func(c *Config, v *value) error { return v.checked(&c.Restart, checkRestart) },
+		func(c *Config) string { return c.Restart }},
+	{"pids-limit", "", "number", "4096", "How many tasks a container may have, as --pids-limit; -1 is unlimited.",
+		func(c *Config, v *value) error { return number(v, &c.PidsLimit, -1, 1<<22) },
+		func(c *Config) string { return nonzero(c.PidsLimit) }},
+	{"shm-size", "default-shm-size", "size", "64m", "Size of /dev/shm, as --shm-size.",
+		func(c *Config, v *value) error { return v.size(&c.ShmSize) },
+		func(c *Config) string { return nonzero(c.ShmSize) }},
+	{"userns", "", "private or host", "private", "Whether containers have a user namespace of their own, as --userns.",
+		func(c *Config, v *value) error { return v.oneOf(&c.Userns, []string{"private", "host"}) },
+		func(c *Config) string { return c.Userns }},
+	{"cgroup-parent", "cgroup-parent", "path", "the engine's own", "Control group below which containers live, as --cgroup-parent.",
+		func(c *Config, v *value) error { return v.checked(&c.CgroupParent, checkCgroup) },
+		func(c *Config) string { return c.CgroupParent }},
+	{"init", "init", "true or false", "false", "Whether containers get an init program, as --init.",
+		func(c *Config, v *value) error { c.Init = new(bool); return v.flag(c.Init) },
+		func(c *Config) string { return stringOf(c.Init) }},
+	{"labels", "labels", "list of NAME=VALUE", "", "Labels of this engine, shown by hull info.",
+		func(c *Config, v *value) error { return v.strings(&c.Labels, checkLabel) },
+		func(c *Config) string { return strings.Join(c.Labels, ", ") }},
+	{"serve.idle-timeout", "", "duration", "never", "How long hull serve stays with nobody connected; 0 is for ever.",
+		func(c *Config, v *value) error { return v.duration(&c.IdleTimeout, false) },
+		func(c *Config) string { return stringOf(c.IdleTimeout) }},
+}
+
+// lookup finds the key of that name. below says that there are keys whose names begin with it.
+func lookup(name string) (key *Key, below bool) {
+	for i := range Keys {
+		k := &Keys[i]
+		if k.Name == name {
+			return k, false
+		}
+		below = below || len(k.Name) > len(name) && k.Name[len(name)] == '.' && strings.HasPrefix(k.Name, name)
+	}
+	return nil, below
+}
+
+// Setting is a key with what holds.
+type Setting struct {
+	*Key
+	Value string // "" is nothing
+	Line  int    // of the file; 0: the default
+}
+
+// Settings are all keys with what holds. Passwords in URLs are not shown.
+func (c *Config) Settings() []Setting {
+	out := make([]Setting, len(Keys))
+	for i := range Keys {
+		k := &Keys[i]
+		out[i] = Setting{k, k.Default, c.Line(k.Name)}
+		if out[i].Line != 0 {
+			out[i].Value = k.show(c)
+		}
+	}
+	return out
+}
