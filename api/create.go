@@ -115,7 +115,7 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 		return nil, errdef.As(errdef.ErrInvalid, err)
 	}
 	out.Restart = restartFrom(h.RestartPolicy)
-	out.Init = h.Init != nil && *h.Init
+	out.Init, out.NoInit = h.Init != nil && *h.Init, h.Init != nil && !*h.Init
 	if h.ShmSize < 0 {
 		return nil, errdef.Invalid("SHM size can not be less than 0")
 	}

@@ -8,9 +8,6 @@ import (
 
 // restartFrom keeps "no" as the empty name.
 func restartFrom(p container.RestartPolicy) engine.RestartPolicy {
-	if p.IsNone() {
-		return engine.RestartPolicy{}
-	}
 	return engine.RestartPolicy{Name: string(p.Name), Retries: p.MaximumRetryCount}
 }
 

@@ -28,6 +28,8 @@ var table = [...]route{
 	{"HEAD", "/_ping", (*server).ping, read},
 	{"GET", "/version", (*server).version, read},
 	{"GET", "/hull/v1/doctor", (*server).doctor, read},
+	{"GET", "/hull/v1/config", (*server).showConfig, read},
+	{"POST", "/hull/v1/config/check", (*server).checkConfig, read},
 	{"GET", "/info", (*server).info, read},
 	{"GET", "/events", (*server).events, read},
 

@@ -59,7 +59,7 @@ func (s *server) info(q *request) error {
 		return err
 	}
 	limits := !i.Rootless
-	return q.answer(http.StatusOK, system.Info{
+	out := system.Info{
 		ID: i.Instance, Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped, Images: i.Images,
 		Driver: driver, DriverStatus: [][2]string{{"Backing layers", "id-mapped at mount time"}},
 		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"none", "host"}, Log: []string{"json-file", "local", "none"}},
@@ -70,9 +70,10 @@ func (s *server) info(q *request) error {
 		NCPU: i.CPUs, MemTotal: i.Memory, DockerRootDir: i.Root, Name: i.Hostname, Labels: []string{}, ServerVersion: i.Version,
 		Runtimes: map[string]system.RuntimeWithStatus{"hull": {}}, DefaultRuntime: "hull",
 		SecurityOptions: i.Security, Warnings: i.Warnings,
-		Swarm:          swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
-		RegistryConfig: nil,
-	})
+		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+	}
+	s.settledInfo(&out)
+	return q.answer(http.StatusOK, out)
 }
 
 // machine is uname's word for an architecture, which is what Docker shows here.

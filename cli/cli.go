@@ -50,8 +50,9 @@ type Program struct {
 
 // Store says where the state of an engine lives. An empty field is the default of the user.
 type Store struct {
-	Root string // what lasts
-	Run  string // what a reboot takes away
+	Root   string // what lasts
+	Run    string // what a reboot takes away
+	Config string // the file of settings, which has to be there
 }
 
 // Main runs one command and returns the exit status.
@@ -86,9 +87,11 @@ type global struct {
 	context string
 	store   Store
 	chosen  bool // the store, on the command line: then the engine here is meant, whatever DOCKER_HOST says
-	debug   bool
-	version bool
-	help    bool
+	// dockerDir is where Docker's client keeps its configuration; "" is the usual place.
+	dockerDir string
+	debug     bool
+	version   bool
+	help      bool
 }
 
 func newApp(p Program) *app {
@@ -96,7 +99,7 @@ func newApp(p Program) *app {
 	a.out = newOutput(p.Stdout)
 	a.err = newOutput(p.Stderr)
 	a.screen = newScreen(p.Stdin)
-	a.store = Store{Root: os.Getenv("HULL_ROOT"), Run: os.Getenv("HULL_RUN")}
+	a.store = Store{Root: os.Getenv("HULL_ROOT"), Run: os.Getenv("HULL_RUN"), Config: os.Getenv("HULL_CONFIG")}
 	return a
 }
 
@@ -115,6 +118,7 @@ func (a *app) globalFlags() *pflag.FlagSet {
 	f.StringVarP(&a.context, "context", "c", "", "Name of the context to use")
 	f.StringVar(&a.store.Root, "root", a.store.Root, "Directory of images and containers (HULL_ROOT)")
 	f.StringVar(&a.store.Run, "run", a.store.Run, "Directory of what a reboot may take away (HULL_RUN)")
+	f.StringVar(&a.store.Config, "config", a.store.Config, "File of settings (HULL_CONFIG); a directory is Docker's of its client (DOCKER_CONFIG)")
 	f.BoolVarP(&a.debug, "debug", "D", false, "Tell more when something fails")
 	f.BoolVarP(&a.version, "version", "v", false, "Print the version and quit")
 	f.BoolVar(&a.help, "help", false, "Print usage")
@@ -128,7 +132,10 @@ func (a *app) execute(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return a.usageError(nil, err)
 	}
-	a.chosen = flags.Changed("root") || flags.Changed("run")
+	if isDir(a.store.Config) {
+		a.dockerDir, a.store.Config = a.store.Config, ""
+	}
+	a.chosen = flags.Changed("root") || flags.Changed("run") || flags.Changed("config") && a.store.Config != ""
 	rest := flags.Args()
 	switch {
 	case a.version:
@@ -308,4 +315,12 @@ func orUnknown(s string) string {
 		return "unknown"
 	}
 	return s
+}
+
+func isDir(path string) bool {
+	if path == "" {
+		return false
+	}
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }

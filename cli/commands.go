@@ -34,6 +34,7 @@ var commands = [...]command{
 	{name: "info", short: "Show what the engine knows of its host and itself", group: common, build: buildInfo},
 	{name: "doctor", short: "Tell what this machine and user can and cannot do, and what helps", group: common, build: buildDoctor},
 
+	{name: "config", short: "Check and show the settings of the engine", group: management, sub: configCommands[:]},
 	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},

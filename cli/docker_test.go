@@ -180,6 +180,7 @@ func calls(line string, list []request) string {
 			r.Body = strings.ReplaceAll(r.Body, `,"Detach":true`, "")
 		}
 		r.Body = strings.ReplaceAll(r.Body, `"MemorySwappiness":-1,`, "")
+		r.Body = strings.ReplaceAll(r.Body, `,"RestartPolicy":{"Name":"no"}`, "") // ours leaves it to the engine's configuration
 		b.WriteString(r.String() + "\n")
 	}
 	return b.String()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"hull/client"
+
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/system"
 	"github.com/spf13/cobra"
@@ -54,10 +56,30 @@ func (a *app) info(cmd *cobra.Command, format string) error {
 		return failure
 	}
 	a.out.printf("\nServer:\n%s", infoText(*i.Info))
+	if conf, err := c.Config(cmd.Context()); err == nil && len(conf.Problems) == 0 { // another engine than Hull has none
+		a.out.printf(" Configuration: %s\n", configText(conf))
+	}
 	for _, w := range i.Warnings {
 		a.err.println(w)
 	}
 	return nil
+}
+
+// configText says which settings are not as they are by default, and where.
+func configText(c client.Configuration) string {
+	var set []string
+	for _, s := range c.Settings {
+		if s.Line > 0 {
+			set = append(set, fmt.Sprintf("%s (line %d)", s.Key, s.Line))
+		}
+	}
+	switch {
+	case c.Path == "":
+		return "all defaults"
+	case len(set) == 0:
+		return c.Path + ", all defaults"
+	}
+	return c.Path + ": " + strings.Join(set, ", ")
 }
 
 func infoText(s system.Info) string {

@@ -239,6 +239,9 @@ func (o *options) host() (*container.HostConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !o.flags.Changed("restart") {
+		policy.Name = "" // the engine's configuration may say
+	}
 	if o.remove && !policy.IsNone() {
 		return nil, errdef.Invalid("conflicting options: cannot specify both --restart and --rm")
 	}
@@ -291,7 +294,7 @@ func (o *options) modes(h *container.HostConfig) error {
 		return errdef.Invalid("--ipc: invalid IPC mode: %s", o.ipc)
 	case !h.UTSMode.Valid():
 		return errdef.Invalid("--uts: invalid UTS mode")
-	case !h.UsernsMode.Valid():
+	case !h.UsernsMode.Valid() && o.userns != "private": // which Docker lacks, having no configured host
 		return errdef.Invalid("--userns: invalid USER mode")
 	case !h.CgroupnsMode.Valid():
 		return errdef.Invalid("--cgroupns: invalid CGROUP mode")

@@ -15,6 +15,8 @@ type Serve struct {
 	Hosts []string // none: the default socket of the user
 	Group string
 	Idle  time.Duration
+	// IdleGiven says that a person chose Idle: the configuration does not count.
+	IdleGiven bool
 	// CA, Cert and Key are files for TLS on TCP, with clients that prove who they are.
 	CA, Cert, Key string
 	Debug         bool
@@ -40,7 +42,7 @@ func buildServe(a *app, cmd *cobra.Command) {
 		if verify && (o.CA == "" || o.Cert == "" || o.Key == "") {
 			return errdef.Invalid("--tlsverify needs --tlscacert, --tlscert and --tlskey")
 		}
-		o.Store, o.Debug = a.store, a.debug
+		o.Store, o.Debug, o.IdleGiven = a.store, a.debug, f.Changed("idle-timeout")
 		return a.serve(cmd.Context(), o)
 	}
 }

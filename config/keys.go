@@ -107,7 +107,7 @@ var Keys = [...]Key{
 	{"labels", "labels", "list of NAME=VALUE", "", "Labels of this engine, shown by hull info.",
 		func(c *Config, v *value) error { return v.strings(&c.Labels, checkLabel) },
 		func(c *Config) string { return strings.Join(c.Labels, ", ") }},
-	{"serve.idle-timeout", "", "duration", "never", "How long hull serve stays with nobody connected; 0 is for ever.",
+	{"serve.idle-timeout", "", "duration", "5m", "How long hull serve stays without a request where systemd's socket starts it again; 0 is for ever.",
 		func(c *Config, v *value) error { return v.duration(&c.IdleTimeout, false) },
 		func(c *Config) string { return stringOf(c.IdleTimeout) }},
 }

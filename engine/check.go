@@ -116,7 +116,7 @@ func checkModes(h *Host) error {
 		return errdef.NotImplemented("network %s is not there yet: this Hull has --network none and --network host", clip(h.Network))
 	}
 	for _, m := range []struct{ flag, value, allowed string }{
-		{"--userns", h.Userns, "host"},
+		{"--userns", h.Userns, "host private"},
 		{"--pid", h.PidMode, "host private"},
 		{"--ipc", h.IPCMode, "host private shareable none"},
 		{"--uts", h.UTSMode, "host private"},

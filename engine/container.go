@@ -35,6 +35,7 @@ type Host struct {
 	PublishAll    bool              `json:"publishAll,omitempty"`
 	AutoRemove    bool              `json:"autoRemove,omitempty"`
 	Restart       RestartPolicy     `json:"restart,omitzero"`
+	NoInit        bool              `json:"-"`               // the person said so: the configuration does not count
 	Init          bool              `json:"init,omitempty"`  // an init of ours is process 1
 	Binds         []string          `json:"binds,omitempty"` // SOURCE:TARGET[:OPTIONS], as -v
 	Mounts        []Mount           `json:"mounts,omitempty"`

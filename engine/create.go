@@ -30,6 +30,10 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if err := e.ready(); err != nil {
 		return "", nil, err
 	}
+	conf, err := e.Config()
+	if err != nil {
+		return "", nil, err
+	}
 	ahead := newID()
 	if soon {
 		e.prestart(ahead)
@@ -55,7 +59,9 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		r.Layers = append(r.Layers, l.ChainID)
 	}
 	r.Compat32 = e.compat32(img)
+	r.settle(conf)
 	r.fill(&img.Config.Run)
+	r.settleStop(conf)
 	if r.Warnings, err = r.check(); err != nil {
 		return "", nil, err
 	}

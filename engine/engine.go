@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"hull/config"
 	"hull/errdef"
 	"hull/state"
 	"hull/state/journal"
@@ -39,6 +40,9 @@ type Options struct {
 	Version string       // of Hull, for version and info
 	Commit  string       // of the source Hull was built from
 	Trace   *trace.Trace // where steps are recorded; nil records nothing
+
+	// Config is the administrator's file of settings; nil is none.
+	Config *config.Reader
 
 	// Runtime is hull-runtime: the path of the binary, or "" for the one hull carries (package payload).
 	Runtime string

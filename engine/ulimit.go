@@ -4,22 +4,17 @@ import (
 	"slices"
 	"strings"
 
+	"hull/config"
 	"hull/errdef"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// ulimits are the names of setrlimit(2), without RLIMIT_.
-var ulimits = [...]string{
-	"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-	"rttime", "sigpending", "stack", "as",
-}
-
 func checkUlimits(us []Ulimit) error {
 	for _, u := range us {
 		switch {
-		case !slices.Contains(ulimits[:], u.Name):
+		case !slices.Contains(config.LimitNames[:], u.Name):
 			return errdef.Invalid("invalid ulimit type: %s", clip(u.Name))
 		case u.Soft < -1 || u.Hard < -1:
 			return errdef.Invalid("invalid ulimit %s: a limit must not be negative, but -1 for unlimited", u.Name)

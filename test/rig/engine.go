@@ -70,7 +70,11 @@ func private(t testing.TB, parent string) *Hull {
 	if err := os.Mkdir(dir+"/home", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.Env = []string{"HULL_ROOT=" + h.Root, "HULL_RUN=" + h.RunDir, "HOME=" + dir + "/home", "TERM=xterm",
+	// The machine's own settings are not the test's.
+	if err := os.WriteFile(dir+"/hull.toml", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Env = []string{"HULL_ROOT=" + h.Root, "HULL_RUN=" + h.RunDir, "HULL_CONFIG=" + dir + "/hull.toml", "HOME=" + dir + "/home", "TERM=xterm",
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	t.Cleanup(func() { h.close(t) })
 	h.Mark(t)

@@ -17,6 +17,7 @@ import (
 	"hull/api"
 	"hull/cli"
 	"hull/client"
+	"hull/config"
 	"hull/engine"
 	"hull/errdef"
 	"hull/kernel"
@@ -89,13 +90,18 @@ func open(s cli.Store, p cli.Program) (client.Dial, func(), error) {
 	if err != nil {
 		return nil, func() {}, err
 	}
-	dial, stop := api.Pipe(api.New(openEngine(root, run, p), api.Options{}))
+	dial, stop := api.Pipe(api.New(openEngine(root, run, s.Config, p), api.Options{}))
 	p.Trace.Step("engine opened")
 	return dial, stop, nil
 }
 
-func openEngine(root, run string, p cli.Program) *engine.Engine {
-	o := engine.Options{Version: p.Version, Commit: p.Commit, Trace: p.Trace}
+func openEngine(root, run, file string, p cli.Program) *engine.Engine {
+	if file != "" { // whoever follows may be in another directory
+		if abs, err := filepath.Abs(file); err == nil {
+			file = abs
+		}
+	}
+	o := engine.Options{Version: p.Version, Commit: p.Commit, Trace: p.Trace, Config: configuration(file)}
 	if _, err := payload.RuntimeDigest(); err != nil {
 		o.Runtime = beside("hull-runtime") // a hull made by go build carries none
 	}
@@ -105,8 +111,27 @@ func openEngine(root, run string, p cli.Program) *engine.Engine {
 	}
 	if self != "" {
 		o.Self = []string{self, "--root", root, "--run", run}
+		if file != "" {
+			o.Self = append(o.Self, "--config", file)
+		}
 	}
 	return engine.Open(root, run, o)
+}
+
+// configuration is the file that was named, or root's in /etc and anybody else's in their home.
+func configuration(file string) *config.Reader {
+	if file != "" {
+		return config.Only(file)
+	}
+	dir := "/etc"
+	if os.Geteuid() != 0 {
+		var err error
+		if dir, err = os.UserConfigDir(); err != nil {
+			return nil
+		}
+	}
+	dir = filepath.Join(dir, "hull")
+	return config.At(filepath.Join(dir, "hull.toml"), filepath.Join(dir, "hull.json"))
 }
 
 // serve opens the engine of a store and hands it to serving.
@@ -135,7 +160,15 @@ func serve(ctx context.Context, o cli.Serve, p cli.Program, serving Serving) err
 	}
 	log := slog.New(slog.NewTextHandler(p.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)
-	h := api.New(openEngine(root, run, p), api.Options{Log: log, Closing: closing})
+	e := openEngine(root, run, o.Store.Config, p)
+	c, err := e.Config()
+	if err != nil {
+		return err
+	}
+	if c.IdleTimeout != nil && !o.IdleGiven {
+		o.Idle = *c.IdleTimeout
+	}
+	h := api.New(e, api.Options{Log: log, Closing: closing})
 	return serving(ctx, h, o, cancel)
 }
 
