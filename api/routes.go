@@ -37,6 +37,7 @@ var table = [...]route{
 	{"POST", "/containers/create", (*server).createContainer, write},
 	{"GET", "/containers/{name}/json", (*server).inspectContainer, read},
 	{"GET", "/containers/{name}/logs", (*server).containerLogs, read},
+	{"GET", "/containers/{name}/stats", (*server).containerStats, read},
 	{"GET", "/containers/{name}/top", (*server).topContainer, read},
 	{"POST", "/commit", (*server).commitContainer, write},
 	{"GET", "/containers/{name}/changes", (*server).containerChanges, read},

@@ -60,6 +60,7 @@ var commands = [...]command{
 	{name: "rmi", short: shortRmi, build: buildRmi},
 	{name: "serve", short: "Serve the Docker Engine API to other programs", build: buildServe},
 	{name: "start", short: shortStart, build: buildStart},
+	{name: "stats", short: shortStats, build: buildStats},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},
 	{name: "top", short: shortTop, build: buildTop},
@@ -89,6 +90,7 @@ var containerCommands = [...]command{
 	{name: "rm", aliases: []string{"remove"}, short: shortRm, build: buildRm},
 	{name: "run", short: "Create and run a new container from an image", build: buildRun},
 	{name: "start", short: shortStart, build: buildStart},
+	{name: "stats", short: shortStats, build: buildStats},
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "top", short: shortTop, build: buildTop},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
@@ -143,6 +145,7 @@ const (
 	shortRm      = "Remove containers"
 	shortRmi     = "Remove images"
 	shortStart   = "Start stopped containers"
+	shortStats   = "Show what containers use, as it changes"
 	shortStop    = "Stop running containers"
 	shortTag     = "Give an image another name"
 	shortTop     = "List the processes of a container"

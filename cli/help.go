@@ -152,9 +152,9 @@ func later(name string) (string, bool) {
 		{"needs a network, which this version does not have yet", "network port container+port"},
 		{"needs volumes, which this version does not have yet; -v takes directories", "volume"},
 		{"comes with a later version, in hulld", "build builder buildx compose serve cri image+build"},
-		{"is not in this version yet", "commit cp diff export history save stats events prune " +
+		{"is not in this version yet", "commit cp diff export history save events prune " +
 			"container+commit container+cp container+diff container+export container+prune " +
-			"container+stats image+history image+prune image+save system+df system+events system+prune context checkpoint plugin trust"},
+			"image+history image+prune image+save system+df system+events system+prune context checkpoint plugin trust"},
 		{"is not part of Hull: more than one machine is the work of Kubernetes", "swarm node service stack secret config"},
 	} {
 		for _, n := range strings.Fields(l.names) {

@@ -182,6 +182,16 @@ func (c *Client) ContainerTop(ctx context.Context, id, psArgs string) (container
 	return out, err
 }
 
+// ContainerStats takes one sample of what a container uses. With oneShot there is no sample before it to compare with,
+// and no waiting for one.
+func (c *Client) ContainerStats(ctx context.Context, id string, oneShot bool) (container.StatsResponse, error) {
+	q := url.Values{"stream": {"0"}}
+	flag(q, "one-shot", oneShot)
+	var out container.StatsResponse
+	err := c.container(ctx, http.MethodGet, id, "/stats", q, nil, &out)
+	return out, err
+}
+
 // ContainerRename gives a container another name.
 func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
 	return c.container(ctx, http.MethodPost, id, "/rename", url.Values{"name": {name}}, nil, nil)

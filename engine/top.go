@@ -52,6 +52,7 @@ func (e *Engine) Top(ctx context.Context, name, psArgs string) (*Top, error) {
 		}
 		t.Processes = append(t.Processes, row)
 	}
+	e.containerEvent(c, "top")
 	return t, nil
 }
 

@@ -31,6 +31,11 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err == nil {
+			e.containerEvent(c, "update")
+		}
+	}()
 	refused := func(err error) error {
 		if err == nil {
 			return nil
