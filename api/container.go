@@ -299,8 +299,11 @@ func (s *server) exitEvent(q *request) error {
 }
 
 // filters reads the filters parameter: {"key":["a","b"]} or, in the newer spelling, {"key":{"a":true}}.
-func (q *request) filters() (map[string][]string, error) {
-	v := q.query("filters")
+func (q *request) filters() (map[string][]string, error) { return q.filtersIn("filters") }
+
+// filtersIn reads filters from another parameter.
+func (q *request) filtersIn(key string) (map[string][]string, error) {
+	v := q.query(key)
 	if v == "" {
 		return nil, nil
 	}

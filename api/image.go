@@ -27,12 +27,17 @@ func (s *server) listImages(q *request) error {
 	}
 	out := make([]wire.Summary, 0, len(list))
 	for _, i := range list {
-		out = append(out, wire.Summary{
-			ID: i.ID, RepoTags: notNil(i.RepoTags), RepoDigests: notNil(i.RepoDigests), Created: i.Created.Unix(),
-			Size: i.Size, SharedSize: -1, Containers: -1, Labels: i.Labels,
-		})
+		out = append(out, imageSummary(&i))
 	}
 	return q.answer(http.StatusOK, out)
+}
+
+// imageSummary is a line of a list; what is shared with others and who uses it takes longer to find out.
+func imageSummary(i *image.Summary) wire.Summary {
+	return wire.Summary{
+		ID: i.ID, RepoTags: notNil(i.RepoTags), RepoDigests: notNil(i.RepoDigests), Created: i.Created.Unix(),
+		Size: i.Size, SharedSize: -1, Containers: -1, Labels: i.Labels,
+	}
 }
 
 func notNil(s []string) []string {

@@ -34,11 +34,15 @@ var table = [...]route{
 	{"GET", "/events", (*server).events, read},
 
 	{"GET", "/containers/json", (*server).listContainers, read},
+	{"POST", "/containers/prune", (*server).pruneContainers, write},
 	{"POST", "/containers/create", (*server).createContainer, write},
 	{"GET", "/containers/{name}/json", (*server).inspectContainer, read},
 	{"GET", "/containers/{name}/logs", (*server).containerLogs, read},
 	{"GET", "/containers/{name}/stats", (*server).containerStats, read},
 	{"GET", "/containers/{name}/top", (*server).topContainer, read},
+	{"GET", "/hull/v1/prunable", (*server).prunable, read},
+	{"GET", "/system/df", (*server).systemDF, read},
+
 	{"POST", "/commit", (*server).commitContainer, write},
 	{"GET", "/containers/{name}/changes", (*server).containerChanges, read},
 	{"GET", "/containers/{name}/export", (*server).exportContainer, read},
@@ -64,6 +68,7 @@ var table = [...]route{
 	{"GET", "/exec/{name}/json", (*server).inspectExec, read},
 
 	{"GET", "/images/json", (*server).listImages, read},
+	{"POST", "/images/prune", (*server).pruneImages, write},
 	{"POST", "/images/load", (*server).loadImages, write},
 	{"POST", "/images/create", (*server).createImage, write},
 	{"GET", "/images/{name...}/json", (*server).inspectImage, read},

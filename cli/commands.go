@@ -85,6 +85,7 @@ var containerCommands = [...]command{
 	{name: "ls", aliases: []string{"list", "ps"}, short: "List containers", build: buildPs},
 	{name: "pause", short: shortPause, build: buildPause},
 	{name: "port", short: shortPort, build: buildPort},
+	{name: "prune", short: "Remove the containers that do not run", build: buildContainerPrune},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", aliases: []string{"remove"}, short: shortRm, build: buildRm},
@@ -103,6 +104,7 @@ var imageCommands = [...]command{
 	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},
 	{name: "load", short: shortLoad, build: buildLoad},
 	{name: "ls", aliases: []string{"list"}, short: "List images", build: buildImages},
+	{name: "prune", short: "Remove images that no container has", build: buildImagePrune},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
 	{name: "tag", short: shortTag, build: buildTag},
 }
@@ -116,6 +118,8 @@ var volumeCommands = [...]command{
 }
 
 var systemCommands = [...]command{
+	{name: "df", short: "Show what takes up space on the disk", build: buildDf},
+	{name: "prune", short: "Remove what is not used", build: buildSystemPrune},
 	{name: "events", short: shortEvents, build: buildEvents},
 	{name: "info", short: "Show what the engine knows of its host and itself", build: buildInfo},
 }

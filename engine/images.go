@@ -228,10 +228,16 @@ func (e *Engine) usersOf(id string) []image.User {
 
 // layersInUse returns the chain ids of all layers that containers are made of or mount. A container whose definition is
 // damaged might be made of any layer, so then there is no answer.
-func (e *Engine) layersInUse() (map[string]bool, error) {
+func (e *Engine) layersInUse() (map[string]bool, error) { return e.layersInUseBut(nil) }
+
+// layersInUseBut is layersInUse without the containers that are as good as gone.
+func (e *Engine) layersInUseBut(gone map[string]bool) (map[string]bool, error) {
 	kept := make(map[string]bool)
 	var damaged []string
 	err := e.each(func(c *Container) {
+		if gone[c.ID] {
+			return
+		}
 		if c.Damaged != "" {
 			damaged = append(damaged, c.ID[:12])
 		}

@@ -141,6 +141,11 @@ type PrunedVolumes struct {
 // PruneVolumes removes the volumes that no container has and all filters hold for: of those only the anonymous ones,
 // unless the filter all says otherwise. A volume that somebody begins to use meanwhile stays.
 func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string, dry bool) (*PrunedVolumes, error) {
+	return e.pruneVolumes(ctx, filters, dry, nil)
+}
+
+// pruneVolumes is PruneVolumes; a dry one takes the containers in gone for removed.
+func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, dry bool, gone map[string]bool) (*PrunedVolumes, error) {
 	all := false
 	rest := make(map[string][]string, len(filters))
 	for key, values := range filters {
@@ -167,14 +172,17 @@ func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string, 
 	out := new(PrunedVolumes)
 	for _, v := range list {
 		_, marked := v.Labels[anonymousLabel]
-		if len(users[v.Name]) > 0 || !all && !marked && !v.Anonymous() {
+		used := slices.ContainsFunc(users[v.Name], func(id string) bool { return !gone[id] })
+		if used || !all && !marked && !v.Anonymous() {
 			continue
 		}
 		size, err := treeSize(ctx, v.Path())
 		if err != nil {
 			return out, err
 		}
-		err = e.RemoveVolume(ctx, v.Name, RemoveVolumeOptions{DryRun: dry})
+		if len(users[v.Name]) == 0 {
+			err = e.RemoveVolume(ctx, v.Name, RemoveVolumeOptions{DryRun: dry})
+		}
 		if errors.Is(err, errdef.ErrNotFound) || errors.Is(err, errdef.ErrConflict) {
 			continue // somebody was quicker
 		}

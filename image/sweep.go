@@ -174,10 +174,15 @@ type marks struct {
 	s      *Store
 	blobs  map[ref.Digest]bool
 	layers map[string]bool
+	// without are the ids of images that are taken for removed, with their references.
+	without map[string]bool
 }
 
 func (m *marks) all(kept func() (map[string]bool, error)) error {
 	for id, rec := range m.s.records() {
+		if m.without[id] {
+			continue
+		}
 		if rec.Manifest == "" {
 			return errdef.As(errdef.ErrCorrupt, errors.New("image "+id+" is damaged: remove it first (hull rmi "+short(id)+"), nothing was swept"))
 		}
@@ -186,6 +191,9 @@ func (m *marks) all(kept func() (map[string]bool, error)) error {
 		}
 	}
 	for _, target := range m.s.refs() {
+		if len(m.without) > 0 && m.without[m.s.idOf(target)] {
+			continue
+		}
 		if err := m.target(target, ""); err != nil {
 			return err
 		}

@@ -1,0 +1,84 @@
+package api
+
+import (
+	"net/http"
+
+	"hull/engine"
+	"hull/image"
+
+	wire "github.com/moby/moby/api/types/container"
+	images "github.com/moby/moby/api/types/image"
+)
+
+// pruneContainers is POST /containers/prune.
+func (s *server) pruneContainers(q *request) error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	p, err := s.engine.PruneContainers(q.Context(), engine.PruneOptions{Filters: filters})
+	if err != nil {
+		return err
+	}
+	out := wire.PruneReport{ContainersDeleted: []string{}, SpaceReclaimed: uint64(p.Bytes)}
+	for _, c := range p.Containers {
+		out.ContainersDeleted = append(out.ContainersDeleted, c.ID)
+	}
+	return q.answer(http.StatusOK, out)
+}
+
+// pruneImages is POST /images/prune.
+func (s *server) pruneImages(q *request) error {
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	p, err := s.engine.PruneImages(q.Context(), engine.PruneOptions{Filters: filters})
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, images.PruneReport{ImagesDeleted: deletedImages(p.Images), SpaceReclaimed: uint64(p.Bytes)})
+}
+
+func deletedImages(list []image.Deleted) []images.DeleteResponse {
+	out := make([]images.DeleteResponse, 0, len(list))
+	for _, d := range list {
+		out = append(out, images.DeleteResponse{Deleted: d.Deleted, Untagged: d.Untagged})
+	}
+	return out
+}
+
+// prunePlan is what GET /hull/v1/prunable answers.
+type prunePlan struct {
+	Containers     []plannedContainer
+	Images         []images.DeleteResponse
+	Volumes        []string
+	SpaceReclaimed int64
+}
+
+type plannedContainer struct{ ID, Name string }
+
+// prunable is GET /hull/v1/prunable, our own: what would a prune of these kinds remove, the containers first? Each of the
+// parameters containers, images and volumes has the filters of its kind.
+func (s *server) prunable(q *request) error {
+	k := engine.PruneKinds{
+		Containers: q.form.Has("containers"), Images: q.form.Has("images"), Volumes: q.form.Has("volumes"),
+		Filters: map[string]map[string][]string{},
+	}
+	for _, kind := range []string{"containers", "images", "volumes"} {
+		filters, err := q.filtersIn(kind)
+		if err != nil {
+			return err
+		}
+		k.Filters[kind] = filters
+	}
+	p, err := s.engine.PrunePlan(q.Context(), k)
+	if err != nil {
+		return err
+	}
+	out := prunePlan{Images: deletedImages(p.Images), Volumes: notNil(p.Volumes), SpaceReclaimed: p.Bytes}
+	for _, c := range p.Containers {
+		out.Containers = append(out.Containers, plannedContainer{c.ID, c.Name})
+	}
+	return q.answer(http.StatusOK, out)
+}

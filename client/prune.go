@@ -1,0 +1,118 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// ContainerPrune removes the containers that do not run.
+func (c *Client) ContainerPrune(ctx context.Context, f Filters) (out container.PruneReport, err error) {
+	q := url.Values{}
+	f.query(q)
+	err = c.call(ctx, request{method: http.MethodPost, path: "/containers/prune", query: q}, &out)
+	return out, err
+}
+
+// ImagePrune removes the images that no container has: those without a name, unless the filter dangling says otherwise.
+func (c *Client) ImagePrune(ctx context.Context, f Filters) (out image.PruneReport, err error) {
+	q := url.Values{}
+	f.query(q)
+	err = c.call(ctx, request{method: http.MethodPost, path: "/images/prune", query: q}, &out)
+	return out, err
+}
+
+// Prunable is what prunes would remove.
+type Prunable struct {
+	Containers     []struct{ ID, Name string }
+	Images         []image.DeleteResponse
+	Volumes        []string
+	SpaceReclaimed uint64
+}
+
+// PrunePlan says what a prune of the kinds that have filters, nil or not, would remove if containers went first. The
+// kinds are "containers", "images" and "volumes".
+func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out Prunable, err error) {
+	q := url.Values{}
+	for kind, f := range kinds {
+		one := url.Values{}
+		f.query(one)
+		q.Set(kind, one.Get("filters"))
+	}
+	err = c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/prunable", query: q}, &out)
+	return out, err
+}
+
+// Usage is what takes up space, in the words of every version of the API.
+type Usage struct {
+	LayersSize int64
+	Images     []image.Summary
+	Containers []container.Summary
+	Volumes    []VolumeUsage
+	BuildCache []BuildCacheUsage
+}
+
+// VolumeUsage is a volume with its size and the number of containers that have it, -1 where it is not known.
+type VolumeUsage struct {
+	Name        string
+	Size, Users int64
+}
+
+// BuildCacheUsage is one record of a build cache.
+type BuildCacheUsage struct {
+	ID, Type      string
+	Size          int64
+	InUse, Shared bool
+}
+
+// DiskUsage asks what takes up space.
+func (c *Client) DiskUsage(ctx context.Context) (*Usage, error) {
+	var out struct {
+		oldUsage
+		system.DiskUsage
+	}
+	err := c.call(ctx, request{method: http.MethodGet, path: "/system/df", query: url.Values{"verbose": {"1"}}}, &out)
+	if err != nil {
+		return nil, err
+	}
+	u := &Usage{LayersSize: out.LayersSize, Images: out.Images, Containers: out.Containers}
+	volumes, cache := out.Volumes, out.BuildCache
+	if i := out.ImageUsage; i != nil {
+		u.Images, u.LayersSize = i.Items, i.TotalSize
+	}
+	if k := out.ContainerUsage; k != nil {
+		u.Containers = k.Items
+	}
+	if v := out.VolumeUsage; v != nil {
+		volumes = v.Items
+	}
+	if b := out.BuildCacheUsage; b != nil {
+		cache = b.Items
+	}
+	for _, v := range volumes {
+		usage := VolumeUsage{v.Name, -1, -1}
+		if v.UsageData != nil {
+			usage.Size, usage.Users = v.UsageData.Size, v.UsageData.RefCount
+		}
+		u.Volumes = append(u.Volumes, usage)
+	}
+	for _, r := range cache {
+		u.BuildCache = append(u.BuildCache, BuildCacheUsage{r.ID, r.Type, r.Size, r.InUse, r.Shared})
+	}
+	return u, nil
+}
+
+// oldUsage is the answer before API 1.52.
+type oldUsage struct {
+	LayersSize int64
+	Images     []image.Summary
+	Containers []container.Summary
+	Volumes    []volume.Volume
+	BuildCache []build.CacheRecord
+}

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+
+	"hull/image"
+	"hull/volume"
+)
+
+// DiskUsage is what takes up space in the store. Sizes are of files as they are seen, in bytes.
+type DiskUsage struct {
+	Images     []image.Summary
+	ImageUsers map[string]int   // containers by image id
+	Shared     map[string]int64 // by image id: bytes that other images have too
+	Layers     int64            // of all layers, each counted once
+	Unused     int64            // of those no container needs
+	Containers []ContainerUsage
+	Volumes    []VolumeUsage
+}
+
+// ContainerUsage is one container with what it has written.
+type ContainerUsage struct {
+	*Container
+	RW, Root int64
+}
+
+// VolumeUsage is one volume with what is in it, and by how many containers it is used.
+type VolumeUsage struct {
+	*volume.Volume
+	Size  int64
+	Users int
+}
+
+// DiskUsage measures the store. Slow: it looks at every file that containers wrote.
+func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
+	list, err := e.List(ctx, ListOptions{All: true})
+	if err != nil {
+		return nil, err
+	}
+	u := &DiskUsage{ImageUsers: map[string]int{}}
+	kept := map[string]bool{}
+	for _, c := range list {
+		rw, root, err := e.Size(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		u.Containers = append(u.Containers, ContainerUsage{c, rw, root})
+		u.ImageUsers[c.Image]++
+		for _, l := range c.Layers {
+			kept[l] = true
+		}
+	}
+	if u.Images, err = e.images().List(ctx); err != nil {
+		return nil, err
+	}
+	layers, err := e.images().Usage(kept)
+	if err != nil {
+		return nil, err
+	}
+	u.Shared, u.Layers, u.Unused = layers.Shared, layers.Layers, layers.Unused
+	u.Volumes, err = e.volumeUsage(ctx)
+	return u, err
+}
+
+func (e *Engine) volumeUsage(ctx context.Context) ([]VolumeUsage, error) {
+	list, err := e.Volumes(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	users, err := e.volumeUsers()
+	if err != nil {
+		return nil, err
+	}
+	var out []VolumeUsage
+	for _, v := range list {
+		size, err := treeSize(ctx, v.Path())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, VolumeUsage{v, size, len(users[v.Name])})
+	}
+	return out, nil
+}
