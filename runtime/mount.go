@@ -263,20 +263,15 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	what := "bind " + source + " to " + dest
 	var fd any
+	var below []submount
 	if b.rootless {
 		fd = b.cloneInside(what, source, o.subpath)
 	} else {
-		tree, err := kernel.Clone(at, "", o.recursive)
+		tree, err := b.cloneMount(at, source, o, o.recursive)
 		if err != nil {
-			return fmt.Errorf("%s: %w", source, err)
+			return err
 		}
-		b.fds = append(b.fds, tree)
-		if o.propagate != unix.MS_SHARED { // which asks for it
-			if err := cutPropagation(tree); err != nil {
-				return err
-			}
-		}
-		if err := b.idmapBind(m, o, tree, at, source); err != nil {
+		if tree, below, err = b.idmapBind(m, o, tree, at, source); err != nil {
 			return err
 		}
 		fd = tree
@@ -289,8 +284,22 @@ func (b *boot) bind(m *specs.Mount, o *options, dest string) error {
 		b.setattr(what, fd, mountAttr(o.set, clear), false)
 	}
 	b.attachOn(what, fd, dest, isDir)
+	b.attachBelow(what, fd, below)
 	b.afterAttach(what, fd, o)
 	return nil
+}
+
+// cloneMount clones the mount of what at is, without a way back to the host.
+func (b *boot) cloneMount(at int, name string, o *options, recursive bool) (int, error) {
+	tree, err := kernel.Clone(at, "", recursive)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", name, err)
+	}
+	b.fds = append(b.fds, tree)
+	if o.propagate == unix.MS_SHARED { // which asks for it
+		return tree, nil
+	}
+	return tree, cutPropagation(tree)
 }
 
 // attachOn is attach at the path, which is made if it is missing.
@@ -352,22 +361,97 @@ func mountAttr(set, clear uint64) unix.MountAttr {
 	return unix.MountAttr{Attr_set: set, Attr_clr: clear}
 }
 
+// submount is a mount below a bind that had to be cloned by itself.
+type submount struct {
+	rel string // where it belongs, relative to the bind
+	fd  int
+}
+
 // idmapBind maps the owners of a bind mount, so that files have the owners people expect. Where a file system cannot,
-// its mounts stay as they are, and the person is told.
-func (b *boot) idmapBind(m *specs.Mount, o *options, tree, at int, source string) error {
+// its mounts stay as they are, and the person is told. The kernel maps all mounts of a tree or none, and of a tree only
+// its first: if one cannot be mapped, the tree is taken apart.
+func (b *boot) idmapBind(m *specs.Mount, o *options, tree, at int, source string) (int, []submount, error) {
 	ns, err := b.mapOf(m, o)
 	if ns == nil || err != nil {
-		return err
+		return tree, nil, err
 	}
 	err = kernel.IDMapMount(tree, ns, o.recursive)
 	if !unmappable(err) {
-		return err
+		return tree, nil, err
 	}
 	if !o.recursive {
 		b.warnUnmapped(source)
+		return tree, nil, nil
+	}
+	if tree, err = b.cloneMount(at, source, o, false); err != nil {
+		return -1, nil, err
+	}
+	if err := b.idmapOne(tree, ns, source); err != nil {
+		return -1, nil, err
+	}
+	below, err := b.cloneParts(at, o, ns)
+	return tree, below, err
+}
+
+// idmapOne maps one mount, or warns.
+func (b *boot) idmapOne(tree int, ns *os.File, name string) error {
+	err := kernel.IDMapMount(tree, ns, false)
+	if unmappable(err) {
+		b.warnUnmapped(name)
 		return nil
 	}
-	return b.idmapEach(tree, at, ns)
+	return err
+}
+
+// cloneParts clones and maps what is mounted below the directory at, each mount by itself, parents first.
+func (b *boot) cloneParts(at int, o *options, ns *os.File) ([]submount, error) {
+	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(at))
+	if err != nil {
+		return nil, err
+	}
+	rels, err := mountsBelow(top)
+	if err != nil {
+		return nil, err
+	}
+	var below []submount
+	for _, rel := range rels {
+		fd, err := unix.Openat2(at, rel, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: resolvePlain,
+		})
+		if err != nil {
+			continue // covered by another mount, or gone since
+		}
+		name := filepath.Join(top, rel)
+		tree, err := b.cloneMount(fd, name, o, false)
+		unix.Close(fd)
+		if errors.Is(err, unix.EINVAL) {
+			continue // not to be bound: the recursive clone leaves it out too
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := b.idmapOne(tree, ns, name); err != nil {
+			return nil, err
+		}
+		below = append(below, submount{rel, tree})
+	}
+	return below, nil
+}
+
+// resolvePlain is for paths that the kernel has told: nothing on them is a link.
+const resolvePlain = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// attachBelow puts the parts of a bind back in their places below it.
+func (b *boot) attachBelow(what string, fd any, parts []submount) {
+	if len(parts) == 0 {
+		return
+	}
+	at := b.prog.Register()
+	for _, part := range parts {
+		what := what + ": " + part.rel
+		b.openHow(what, fd, part.rel, unix.O_PATH, resolvePlain, 0).Into(at)
+		b.attach(what, part.fd, at)
+	}
 }
 
 // mapOf is the user namespace that maps the owners of a mount, nil for none.
@@ -391,36 +475,7 @@ func (b *boot) warnUnmapped(source string) {
 	b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", source)
 }
 
-// idmapEach maps the mounts of a recursive clone one by one, as the kernel takes all of them or none.
-func (b *boot) idmapEach(tree, at int, ns *os.File) error {
-	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(at))
-	if err != nil {
-		return err
-	}
-	below, err := mountsBelow(top)
-	if err != nil {
-		return err
-	}
-	for _, rel := range append([]string{"."}, below...) {
-		fd, err := unix.Openat2(tree, rel, &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		if err != nil {
-			continue // covered by another mount, or gone since
-		}
-		err = kernel.IDMapMount(fd, ns, false)
-		unix.Close(fd)
-		if unmappable(err) {
-			b.warnUnmapped(filepath.Join(top, rel))
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mountsBelow lists the mount points of our namespace below the directory, relative to it.
+// mountsBelow lists the mount points of our namespace below the directory, relative to it, each once and parents first.
 func mountsBelow(dir string) ([]string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -436,7 +491,8 @@ func mountsBelow(dir string) ([]string, error) {
 			below = append(below, rel)
 		}
 	}
-	return below, nil
+	slices.Sort(below)
+	return slices.Compact(below), nil
 }
 
 // unescape undoes the octal escapes of mountinfo, proc_pid_mountinfo(5).
