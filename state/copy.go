@@ -104,7 +104,7 @@ func (c *copier) entry(src, dst int, name, at string) error {
 // beneath opens name in dir as the kind of thing it was seen to be, or not at all.
 func beneath(dir int, name string, flags uint64) (int, error) {
 	return unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   flags | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Flags:   flags | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV,
 	})
 }
@@ -130,7 +130,7 @@ func (c *copier) subdir(src, dst int, name, at string, st *unix.Stat_t) error {
 }
 
 func copyFile(src, dst int, name string, st *unix.Stat_t) (err error) {
-	from, err := beneath(src, name, unix.O_RDONLY)
+	from, err := beneath(src, name, unix.O_RDONLY|unix.O_NONBLOCK) // or a FIFO put there since would make us wait
 	if err != nil {
 		return err
 	}
