@@ -56,14 +56,14 @@ func (e *Engine) holdVolumes(ctx context.Context, r *record) (release func(), er
 		return func() {}, nil
 	}
 	var held []*volume.Held
-	release = func() {
+	all := func() {
 		for _, h := range held {
 			h.Release()
 		}
 	}
 	defer func() {
 		if err != nil {
-			release()
+			all()
 		}
 	}()
 	up := copyUp{e: e, layers: r.Layers, scratch: e.limbo(r.ID)}
@@ -82,7 +82,7 @@ func (e *Engine) holdVolumes(ctx context.Context, r *record) (release func(), er
 			return nil, e.storeError(err)
 		}
 	}
-	return release, nil
+	return all, nil
 }
 
 func (e *Engine) holdVolume(ctx context.Context, r *record, m *MountPoint) (h *volume.Held, err error) {

@@ -247,7 +247,8 @@ func (h *Hull) files() []string {
 			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", strings.HasPrefix(rel, "root/skeleton-"):
 				return filepath.SkipDir
 			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
-			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo":
+			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo",
+				filepath.Dir(rel) == "root/volumes":
 				out = append(out, rel)
 			case strings.HasPrefix(rel, "root/layers/") && strings.Contains(rel, "/fs/"):
 				if d.IsDir() {
