@@ -54,6 +54,7 @@ func (s *server) summary(c *engine.Container, now time.Time) container.Summary {
 		ID: c.ID, Names: []string{"/" + c.Name}, Image: c.Config.Image, ImageID: c.Image,
 		Command: command(c), Created: c.Created.Unix(), Ports: portList(c),
 		Labels: c.Config.Labels, State: container.ContainerState(c.State.Status), Status: statusLine(&c.State, now),
+		Health:          healthSummary(&c.State),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: networks(c)},
 		Mounts:          s.mountPoints(c),
 	}
@@ -91,7 +92,7 @@ func argv(c *engine.Container) (path string, args []string) {
 func statusLine(s *engine.State, now time.Time) string {
 	switch s.Status {
 	case engine.StatusRunning:
-		return "Up " + units.HumanDuration(now.Sub(s.StartedAt))
+		return "Up " + units.HumanDuration(now.Sub(s.StartedAt)) + healthWord(s)
 	case engine.StatusPaused:
 		return "Up " + units.HumanDuration(now.Sub(s.StartedAt)) + " (Paused)"
 	case engine.StatusRestarting:
@@ -168,8 +169,8 @@ func (s *server) inspectContainer(q *request) error {
 func wireState(s *engine.State) *container.State {
 	return &container.State{
 		Status: container.ContainerState(s.Status), Running: s.Status == engine.StatusRunning || s.Status == engine.StatusPaused || s.Status == engine.StatusRestarting,
-		Restarting: s.Status == engine.StatusRestarting,
-		Paused:     s.Status == engine.StatusPaused, Dead: s.Status == engine.StatusDead,
+		Restarting: s.Status == engine.StatusRestarting, Health: wireHealth(s),
+		Paused: s.Status == engine.StatusPaused, Dead: s.Status == engine.StatusDead,
 		OOMKilled: s.OOMKilled, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error,
 		StartedAt: s.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: s.FinishedAt.UTC().Format(time.RFC3339Nano),
 	}

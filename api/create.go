@@ -89,8 +89,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		return errdef.Invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case !contains(string(h.Isolation), "", "default"):
 		return errdef.Invalid("invalid isolation %q: Linux has \"default\" only", h.Isolation)
-	case c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE":
-		return missing("a health check")
 	}
 	return nil
 }

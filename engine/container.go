@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"hull/monitor"
+)
 
 // Config says what runs in a container. Empty fields are filled in from the image at create.
 type Config struct {
@@ -176,9 +180,10 @@ type State struct {
 	Error      string
 	StartedAt  time.Time
 	FinishedAt time.Time
-	Ports      []Port   // of the host, that lead to the running container
-	Warnings   []string // of the start: what was clamped or left out
-	Restarts   int      // by the restart policy, since a person started it
+	Ports      []Port          // of the host, that lead to the running container
+	Warnings   []string        // of the start: what was clamped or left out
+	Health     *monitor.Health // nil when nothing is tested
+	Restarts   int             // by the restart policy, since a person started it
 }
 
 // Container is one container as it is on disk, with its state.

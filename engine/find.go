@@ -117,6 +117,7 @@ func (e *Engine) loadState(c *Container) {
 		c.State.Status = StatusPaused
 	}
 	c.loadPorts(s)
+	e.loadHealth(c)
 }
 
 // get finds a container by name, id or prefix, settles it if its monitor died, and finishes an update of it that was

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
 
 	"hull/errdef"
 	"hull/image"
+	"hull/monitor"
 )
 
 // Health is a test of whether the container works, run in it from time to time by its monitor. Zero durations and
@@ -19,6 +21,17 @@ type Health struct {
 	StartInterval time.Duration `json:"startInterval,omitempty"` // of tests in it, until one succeeds
 	Retries       int           `json:"retries,omitempty"`
 }
+
+// HealthStarting is the status before the first verdict.
+const HealthStarting = monitor.HealthStarting
+
+// Docker's defaults.
+const (
+	probeInterval      = 30 * time.Second
+	probeTimeout       = 30 * time.Second
+	probeStartInterval = 5 * time.Second
+	probeRetries       = 3
+)
 
 // minProbe is the shortest of the durations: below it lies nothing but load.
 const minProbe = time.Millisecond
@@ -128,4 +141,48 @@ func checkUnhealthy(h *Host) error {
 		return errdef.Invalid("conflicting options: a container that removes itself (--rm) cannot be restarted when it becomes unhealthy")
 	}
 	return nil
+}
+
+// health is what the monitor of c tests; nil for nothing.
+func (c *Container) health() (*monitor.HealthConfig, error) {
+	h := c.Config.Health
+	if !h.tests() {
+		return nil, nil
+	}
+	out := &monitor.HealthConfig{
+		Args: h.command(c.Config.Shell), StartPeriod: h.StartPeriod,
+		Interval: cmp.Or(h.Interval, probeInterval), Timeout: cmp.Or(h.Timeout, probeTimeout),
+		StartInterval: cmp.Or(h.StartInterval, probeStartInterval), Retries: cmp.Or(h.Retries, probeRetries),
+	}
+	switch c.Host.onUnhealthy() {
+	case unhealthyKill:
+		out.Then = monitor.HealthKill
+	case unhealthyStop, unhealthyRestart:
+		out.Then = monitor.HealthStop
+	}
+	var err error
+	out.StopSignal, out.StopTimeout, err = stopWith(&c.Config, StopOptions{})
+	return out, err
+}
+
+// loadHealth fills in what the probes of c found in its life, which runs or was the last.
+func (e *Engine) loadHealth(c *Container) {
+	if !c.Config.Health.tests() {
+		return
+	}
+	if c.Running() {
+		if c.State.Health = monitor.ReadHealth(e.runDir(c.ID)); c.State.Health == nil {
+			c.State.Health = &monitor.Health{Status: monitor.HealthStarting} // just started
+		}
+		return
+	}
+	c.State.Health = monitor.ReadHealth(e.dir(c.ID))
+}
+
+// healthStatus is the word of the filter: "none" when nothing is tested.
+func (s *State) healthStatus() string {
+	if s.Health == nil {
+		return "none"
+	}
+	return s.Health.Status
 }

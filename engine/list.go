@@ -217,7 +217,12 @@ func (e *Engine) filterTest(ctx context.Context, key string, values []string) (f
 	case "volume":
 		return anyOf(func(c *Container, v string) bool { return usesVolume(c, v) }), nil
 	case "health":
-		return anyOf(func(_ *Container, v string) bool { return v == "none" }), nil
+		for _, v := range values {
+			if !contains("none starting healthy unhealthy", v) {
+				return nil, errdef.Invalid("invalid filter 'health=%s'", clip(v))
+			}
+		}
+		return anyOf(func(c *Container, v string) bool { return c.State.healthStatus() == v }), nil
 	case "publish", "expose":
 		return portTest(key == "publish", values)
 	case "is-task":

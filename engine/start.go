@@ -134,6 +134,9 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 		return nil, err
 	}
 	m.OnExit = e.onExit(c)
+	if m.Health, err = c.health(); err != nil {
+		return nil, err
+	}
 	if m.Root, err = e.overlay(c); err != nil {
 		return nil, err
 	}

@@ -232,17 +232,9 @@ func (s *server) launchExec(e *exec, detach bool) (_ *session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &runtime.Target{Pid: b.init.pid, Pidfd: b.init.pidfd, Cgroup: b.cfg.Cgroup}
-	if t.Spec, err = s.spec(); err != nil {
+	t, err := s.target(b, e.privileged)
+	if err != nil {
 		return nil, err
-	}
-	if e.privileged && t.Spec.Linux != nil {
-		t.Spec.Linux.Seccomp = nil
-	}
-	if !e.privileged {
-		if t.Seccomp, err = s.cfg.filter(); err != nil {
-			return nil, err
-		}
 	}
 	std := new(stdio)
 	if !e.state.Process.Terminal && !detach {

@@ -92,7 +92,9 @@ func plain() containers {
 
 type noGroup struct{}
 
-func (noGroup) OOMKilled() bool { return false }
+func (noGroup) OOMKilled() bool      { return false }
+func (noGroup) Frozen() bool         { return false }
+func (noGroup) Pids() ([]int, error) { return []int{1}, nil }
 
 func run(p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 	cmd := osexec.Command(p.Args[0], p.Args[1:]...)

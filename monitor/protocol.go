@@ -18,9 +18,11 @@ import (
 //	    lock                          locked while the container has a monitor: byte 0 from before its fork (see Spawn),
 //	                                  byte 1 by the monitor itself, so that F_GETLK tells its pid (see Alive)
 //	    sock                          listening unix socket (SOCK_STREAM), 0600
+//	    health.json                   Health, while the container runs
 //	    monitor.err                   stderr of the monitor; empty unless it crashed
 //	<root>/containers/<id>/
 //	    state.json                    State below, replaced atomically by the monitor at start and exit
+//	    health.json                   Health, as it was at the last exit
 //	    log/                          container.log (json-file), rotated ones container.log.1 ...
 const (
 	SpecFile   = "config.json"
@@ -66,6 +68,8 @@ type Config struct {
 	// disk, when no connected engine has promised to do that work (see Request.Remove) or the one that did has not; empty
 	// for none. Used for --rm and, later, restart policies.
 	OnExit []string `json:"onExit,omitempty"`
+	// Health is nil when nothing is to be tested.
+	Health *HealthConfig `json:"health,omitempty"`
 	// Events is the directory of the journal, "" for none, and Attributes what every event of the container carries.
 	Events     string            `json:"events,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`

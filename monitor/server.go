@@ -495,6 +495,8 @@ func prepareContainer(ctx context.Context, cfg *runtime.Config) (prepared, error
 // group is the cgroup of the container.
 type group interface {
 	OOMKilled() bool
+	Pids() ([]int, error)
+	Frozen() bool
 }
 
 func openGroup(path string) (group, error) { return cgroup.Open(cgroup.Detect(), path) }
