@@ -59,7 +59,9 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 		return rm.run(f)
 	})
 	if rm.gone == "" {
-		os.Remove(garbage)
+		if !rm.unlisted {
+			os.Remove(garbage)
+		}
 		return rm.done, err
 	}
 	kept := opts.Kept
@@ -78,12 +80,15 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 
 // removal is one Remove under way.
 type removal struct {
-	s     *Store
-	opts  RemoveOptions
-	name  string // as the person gave it
-	done  []Deleted
-	gone  string   // the id of the removed image
-	chain []string // its layers
+	s    *Store
+	opts RemoveOptions
+	name string // as the person gave it
+	done []Deleted
+	// unlisted says that an image is no longer listed, though a power cut may bring it back: its blobs are left to a
+	// later sweep.
+	unlisted bool
+	gone     string   // the id of the removed image
+	chain    []string // its layers
 }
 
 func (rm *removal) run(f found) error {
@@ -182,6 +187,7 @@ func (rm *removal) remove(id string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	rm.unlisted = true
 	if err := state.SyncDir(rm.s.imagesDir()); err != nil {
 		return err
 	}

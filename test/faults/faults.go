@@ -103,6 +103,15 @@ func (d *Driver) Run(t testing.TB, f *Fault, args ...string) (r rig.Result, call
 	d.armed, d.fault, d.calls, d.hit = true, f, nil, nil
 	d.mu.Unlock()
 
+	ended := false
+	defer func() {
+		if ended {
+			return
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		t.Logf("%v: hit %v, the last calls were %v", f, d.hit, d.calls[max(0, len(d.calls)-5):])
+	}()
 	cmd := d.h.Cmd(t, args...)
 	listener, err := stage(cmd)
 	if err != nil {
@@ -121,7 +130,7 @@ func (d *Driver) Run(t testing.TB, f *Fault, args ...string) (r rig.Result, call
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.armed = false
+	d.armed, ended = false, true
 	return r, d.calls, d.hit
 }
 
