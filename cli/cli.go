@@ -10,6 +10,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -88,10 +89,11 @@ type global struct {
 	store   Store
 	chosen  bool // the store, on the command line: then the engine here is meant, whatever DOCKER_HOST says
 	// dockerDir is where Docker's client keeps its configuration; "" is the usual place.
-	dockerDir string
-	debug     bool
-	version   bool
-	help      bool
+	dockerDir  string
+	dockerRead *dockerConfig // use docker()
+	debug      bool
+	version    bool
+	help       bool
 }
 
 func newApp(p Program) *app {
@@ -188,12 +190,9 @@ func (a *app) engine() (*client.Client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
-	host := a.host
-	if host == "" && !a.chosen {
-		host = client.HostFromEnv()
-	}
-	if a.context != "" && a.context != "default" {
-		return nil, hint(errdef.NotImplemented("contexts are not read yet"), "Name the engine with --host.")
+	host, err := a.chosenHost()
+	if err != nil {
+		return nil, err
 	}
 	o := client.Options{Host: host, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
 	if host == "" && a.servedToUs() {
@@ -208,6 +207,22 @@ func (a *app) engine() (*client.Client, error) {
 	}
 	a.client = client.New(dial, o)
 	return a.client, nil
+}
+
+// chosenHost is the engine that somebody named, "" for none: on the command line, then in the environment.
+func (a *app) chosenHost() (string, error) {
+	switch {
+	case a.host != "" && a.context != "":
+		return "", errdef.Invalid("conflicting options: cannot specify both --host and --context")
+	case a.context != "":
+		return a.contextHost(a.context)
+	case a.host != "" || a.chosen:
+		return a.host, nil
+	}
+	if host := client.HostFromEnv(); host != "" {
+		return host, nil
+	}
+	return a.contextHost(cmp.Or(os.Getenv("HULL_CONTEXT"), os.Getenv("DOCKER_CONTEXT")))
 }
 
 // servedToUs reports whether the machine's engine is served to this user, who is then meant to use it: root works in

@@ -56,6 +56,7 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 		return "", hint(errdef.NotImplemented("--pull always needs a registry client, which this version does not have yet"),
 			"Without it the image of this machine is used.")
 	}
+	req.Env = a.withProxies(req.Env)
 	created, err := c.ContainerCreate(ctx, client.CreateOptions{Name: o.name, Platform: o.platform, StartSoon: startSoon}, req)
 	if err != nil {
 		return "", a.missingImage(err, o, req.Image)

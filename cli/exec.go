@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -36,6 +37,7 @@ type execOptions struct {
 }
 
 func (a *app) exec(ctx context.Context, name string, command []string, o execOptions) error {
+	o.keys = cmp.Or(o.keys, a.docker().DetachKeys)
 	keys, err := detachKeys(o.keys)
 	if err != nil {
 		return err

@@ -41,6 +41,9 @@ type imagesOptions struct {
 }
 
 func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
+	if o.format == "" && !o.quiet {
+		o.format = a.docker().ImagesFormat
+	}
 	if err := checkFormat(o.format); err != nil {
 		return err
 	}

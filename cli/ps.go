@@ -37,6 +37,9 @@ type psOptions struct {
 }
 
 func (a *app) ps(cmd *cobra.Command, o psOptions) error {
+	if o.format == "" && !o.quiet {
+		o.format = a.docker().PsFormat
+	}
 	if err := checkFormat(o.format); err != nil {
 		return err
 	}

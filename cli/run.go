@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -57,6 +58,7 @@ type run struct {
 
 func (r *run) do(ctx context.Context) error {
 	var err error
+	r.keysText = cmp.Or(r.keysText, r.docker().DetachKeys)
 	if r.keys, err = detachKeys(r.keysText); err != nil {
 		return status(exitEngine, err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -57,6 +58,7 @@ type join struct {
 // prepare learns how the container was made.
 func (j *join) prepare(ctx context.Context) error {
 	var err error
+	j.keysText = cmp.Or(j.keysText, j.docker().DetachKeys)
 	if j.keys, err = detachKeys(j.keysText); err != nil {
 		return err
 	}
