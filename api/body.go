@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"hull/errdef"
 )
@@ -111,7 +112,7 @@ func (q *request) query(key string) string { return q.form.Get(key) }
 
 // flag reads a boolean parameter as Docker does: anything but these words is true.
 func (q *request) flag(key string) bool {
-	switch q.query(key) {
+	switch strings.ToLower(strings.TrimSpace(q.query(key))) {
 	case "", "0", "no", "false", "none":
 		return false
 	}

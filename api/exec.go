@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"net/http"
 
 	"hull/engine"
@@ -16,9 +17,13 @@ func (s *server) createExec(q *request) error {
 	if err := q.decode(&body); err != nil {
 		return err
 	}
+	if _, err := parseKeys(body.DetachKeys); err != nil {
+		return err
+	}
 	id, err := s.engine.ExecCreate(q.Context(), q.name, &engine.ExecConfig{
 		Args: body.Cmd, Env: body.Env, User: body.User, WorkingDir: body.WorkingDir, Tty: body.Tty, Privileged: body.Privileged,
 		Stdin: body.AttachStdin, Stdout: body.AttachStdout, Stderr: body.AttachStderr, ConsoleSize: console(body.ConsoleSize),
+		DetachKeys: body.DetachKeys,
 	})
 	if err != nil {
 		return err
@@ -42,17 +47,22 @@ func (s *server) startExec(q *request) error {
 	}
 	o := engine.ExecStart{Detach: body.Detach, ConsoleSize: console(body.ConsoleSize)}
 	if body.Detach {
-		if _, _, err := s.engine.ExecStart(q.Context(), q.name, o); err != nil {
+		if _, _, _, err := s.engine.ExecStart(q.Context(), q.name, o); err != nil {
 			return err
 		}
 		return q.empty(http.StatusOK)
 	}
-	keys, err := parseKeys(q.query("detachKeys"))
-	if err != nil {
-		return err
-	}
-	err = q.connect(keys, func(ctx context.Context) (engine.Stream, bool, error) {
-		return s.engine.ExecStart(ctx, q.name, o)
+	err := q.connect(func(ctx context.Context) (*link, error) {
+		stream, tty, keys, err := s.engine.ExecStart(ctx, q.name, o)
+		if err != nil {
+			return nil, err
+		}
+		l := &link{Stream: stream, tty: tty, raw: tty}
+		if tty && !body.Tty { // as in Docker, who starts it says how the output is to come
+			l.Stream, l.raw = &framed{Stream: stream}, false
+		}
+		l.keys, _ = parseKeys(keys) // were good at the create
+		return l, nil
 	})
 	if k := errdef.Kind(err); (k == errdef.ErrNoCommand || k == errdef.ErrCannotRun) && q.Header.Get("User-Agent") != hullAgent {
 		return q.tellInStream(err, body.Tty)
@@ -75,7 +85,9 @@ func (q *request) tellInStream(why error, tty bool) error {
 	if !tty {
 		text = append(frameHead(1, len(text)), text...)
 	}
-	_, _ = conn.Write(append([]byte(q.greeting(tty)), text...))
+	_, _ = io.WriteString(conn, q.greeting(tty))
+	q.letRead(conn)
+	_, _ = conn.Write(text)
 	return errAnswered
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"hull/engine"
 
@@ -17,14 +18,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// link is the stdio that a client is joined with.
+type link struct {
+	engine.Stream
+	tty, raw bool   // there is a terminal; its bytes go to the client as they are
+	keys     []byte // that detach, with a terminal
+}
+
+// framed puts the bytes of a terminal into frames of the Docker stream format, for clients that ask for those.
+type framed struct {
+	engine.Stream
+	rest []byte // of a frame that is not read yet
+}
+
+func (f *framed) Read(p []byte) (int, error) {
+	if len(f.rest) == 0 {
+		buf := make([]byte, 16<<10)
+		n, err := f.Stream.Read(buf)
+		if n == 0 {
+			return 0, err
+		}
+		f.rest = append(frameHead(1, n), buf[:n]...)
+	}
+	n := copy(p, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}
+
 // connect joins the client of q with the stdio of a container or exec, until one of them ends. open is called while
 // the client can still be told of an error by status code.
 //
 //	client ── stdin, half-close ──► stream
 //	       ◄── output ─────────────         its end closes the connection
-func (q *request) connect(keys []byte, open func(context.Context) (s engine.Stream, tty bool, err error)) error {
+func (q *request) connect(open func(context.Context) (*link, error)) error {
 	// The client may have closed its side already (no stdin): net/http takes that for having gone away.
-	s, tty, err := open(context.WithoutCancel(q.Context()))
+	s, err := open(context.WithoutCancel(q.Context()))
 	if err != nil {
 		return err
 	}
@@ -34,22 +62,47 @@ func (q *request) connect(keys []byte, open func(context.Context) (s engine.Stre
 		return err
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, q.greeting(tty)); err != nil {
+	if _, err := io.WriteString(conn, q.greeting(s.raw)); err != nil {
 		return errAnswered
 	}
+	q.letRead(conn)
 	var in sync.WaitGroup
 	defer in.Wait()
 	defer conn.Close() // ends the reader of stdin
-	in.Go(func() { feed(s, conn, rw.Reader, tty, keys) })
+	in.Go(func() { feed(s, conn, rw.Reader) })
 	_, _ = io.Copy(conn, s)
 	return errAnswered
 }
 
+// letRead waits, for a second at most, until a client over a unix socket has taken the head of the answer. Docker's
+// Python package reads that through a buffer, and the stream past it: what it finds in the buffer together with the
+// head it loses. Docker is slow enough for that not to happen.
+func (q *request) letRead(conn net.Conn) {
+	if agent := q.UserAgent(); agent == hullAgent || strings.HasPrefix(agent, "Docker-Client/") {
+		return // they read both through one buffer
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	pending := func() (n int) {
+		_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		return n
+	}
+	for end := time.Now().Add(time.Second); pending() > 0 && time.Now().Before(end); {
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
 // greeting is the head of the answer, after which the connection is the stream: 101 for who asked for an upgrade,
 // 200 for old clients that just go on.
-func (q *request) greeting(tty bool) string {
+func (q *request) greeting(raw bool) string {
 	kind := types.MediaTypeRawStream
-	if !tty && q.minor >= 42 {
+	if !raw && q.minor >= 42 {
 		kind = types.MediaTypeMultiplexedStream
 	}
 	if q.Header.Get("Upgrade") == "" {
@@ -59,10 +112,10 @@ func (q *request) greeting(tty bool) string {
 }
 
 // feed copies the client's stdin to s until its end, and closes s when the client detaches or goes away.
-func feed(s engine.Stream, conn net.Conn, buffered *bufio.Reader, tty bool, keys []byte) {
+func feed(s *link, conn net.Conn, buffered *bufio.Reader) {
 	var err error
-	if tty && len(keys) > 0 {
-		err = copyUntil(s, buffered, keys)
+	if s.tty && len(s.keys) > 0 {
+		err = copyUntil(s, buffered, s.keys)
 	} else {
 		err = copyAll(s, conn, buffered)
 	}

@@ -24,6 +24,7 @@ type ExecConfig struct {
 	Stderr      bool
 	Privileged  bool
 	ConsoleSize Size
+	DetachKeys  string // as the person typed them; kept for whoever starts it
 }
 
 // ExecStart says how an exec is started.
@@ -67,7 +68,7 @@ func (e *Engine) ExecCreate(ctx context.Context, name string, cfg *ExecConfig) (
 	}
 	resp, err := e.ask(ctx, c.ID, &monitor.Request{
 		Op: monitor.OpExecCreate, Process: p, Privileged: cfg.Privileged,
-		Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr,
+		Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr, DetachKeys: cfg.DetachKeys,
 	})
 	if errors.Is(err, monitor.ErrNoMonitor) {
 		return "", notRunning(c.ID)
@@ -145,23 +146,24 @@ func (e *Engine) askExec(ctx context.Context, id string, r *monitor.Request) (*m
 	return resp, err
 }
 
-// ExecStart runs a registered exec; it returns after its command was executed. The stream is nil with Detach.
-func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStart) (s Stream, tty bool, err error) {
+// ExecStart runs a registered exec; it returns after its command was executed. The stream is nil with Detach; keys are
+// those of the create.
+func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStart) (s Stream, tty bool, keys string, err error) {
 	container, exec, err := cutExec(id)
 	if err != nil {
-		return nil, false, err
+		return nil, false, "", err
 	}
 	r := &monitor.Request{Op: monitor.OpExecStart, Exec: exec, Detach: o.Detach, Height: o.ConsoleSize.Height, Width: o.ConsoleSize.Width}
 	if o.Detach {
 		_, err := e.askExec(ctx, id, r)
-		return nil, false, err
+		return nil, false, "", err
 	}
 	conn, err := monitor.Dial(ctx, e.runDir(container))
 	if errors.Is(err, monitor.ErrNoMonitor) {
-		return nil, false, noSuchExec(id)
+		return nil, false, "", noSuchExec(id)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, "", err
 	}
 	resp, err := conn.Do(ctx, r)
 	if err != nil {
@@ -169,13 +171,13 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStart) (s Strea
 		if errors.Is(err, errdef.ErrNotFound) {
 			err = noSuchExec(id)
 		}
-		return nil, false, err
+		return nil, false, "", err
 	}
 	e.opt.Trace.Step("start exec")
 	if resp.ExecState != nil && resp.ExecState.Process != nil {
-		tty = resp.ExecState.Process.Terminal
+		tty, keys = resp.ExecState.Process.Terminal, resp.ExecState.DetachKeys
 	}
-	return conn.Stream(), tty, nil
+	return conn.Stream(), tty, keys, nil
 }
 
 // ExecInspect tells how an exec stands. It is known as long as the container runs.

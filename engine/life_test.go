@@ -419,7 +419,7 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, tty, err := e.ExecStart(t.Context(), id, ExecStart{})
+	s, tty, _, err := e.ExecStart(t.Context(), id, ExecStart{})
 	if err != nil || tty {
 		t.Fatal(tty, err)
 	}
@@ -438,7 +438,7 @@ func TestExec(t *testing.T) {
 	if err != nil || x.Running || x.ExitCode != 5 || x.Container != r.ID {
 		t.Errorf("%+v, %v", x, err)
 	}
-	if _, _, err := e.ExecStart(t.Context(), id, ExecStart{}); !errors.Is(err, errdef.ErrConflict) {
+	if _, _, _, err := e.ExecStart(t.Context(), id, ExecStart{}); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("second start: want ErrConflict, got %v", err)
 	}
 	if _, err := e.ExecInspect(t.Context(), r.ID+"00"); !errors.Is(err, errdef.ErrNotFound) {
@@ -448,7 +448,7 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.ExecStart(t.Context(), bad, ExecStart{}); !errors.Is(err, errdef.ErrNoCommand) {
+	if _, _, _, err := e.ExecStart(t.Context(), bad, ExecStart{}); !errors.Is(err, errdef.ErrNoCommand) {
 		t.Errorf("unknown command: want ErrNoCommand, got %v", err)
 	}
 }

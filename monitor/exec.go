@@ -86,7 +86,7 @@ func (s *server) execCreate(req *Request) *Response {
 	}
 	e := &exec{privileged: req.Privileged, asked: make(chan struct{}), state: ExecState{
 		ID: newID(), Process: req.Process,
-		OpenStdin: req.Stdin, OpenStdout: req.Stdout, OpenStderr: req.Stderr,
+		OpenStdin: req.Stdin, OpenStdout: req.Stdout, OpenStderr: req.Stderr, DetachKeys: req.DetachKeys,
 	}}
 	s.mu.Lock()
 	err := s.execs.add(e)

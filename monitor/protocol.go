@@ -196,6 +196,7 @@ type Request struct {
 	Privileged bool           `json:"privileged,omitempty"` // exec-create: no seccomp
 	Detach     bool           `json:"detach,omitempty"`
 	Name       string         `json:"name,omitempty"`
+	DetachKeys string         `json:"detachKeys,omitempty"` // exec-create
 	Trace      bool           `json:"trace,omitempty"`
 	// Delay, with OpStart: answer at once and run the container so much later, unless OpCancel comes before.
 	Delay  time.Duration `json:"delay,omitempty"`
@@ -224,4 +225,5 @@ type ExecState struct {
 	ExitCode                          int            `json:"exitCode"`
 	Process                           *specs.Process `json:"process,omitempty"`
 	OpenStdin, OpenStdout, OpenStderr bool
+	DetachKeys                        string `json:"detachKeys,omitempty"` // of who created it, for who starts it
 }
