@@ -14,7 +14,6 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 )
 
@@ -55,7 +54,7 @@ func (s *server) summary(c *engine.Container, now time.Time) container.Summary {
 		Command: command(c), Created: c.Created.Unix(), Ports: portList(c),
 		Labels: c.Config.Labels, State: container.ContainerState(c.State.Status), Status: statusLine(&c.State, now),
 		Health:          healthSummary(&c.State),
-		NetworkSettings: &container.NetworkSettingsSummary{Networks: networks(c)},
+		NetworkSettings: &container.NetworkSettingsSummary{Networks: s.endpoints(c)},
 		Mounts:          s.mountPoints(c),
 	}
 	if out.Labels == nil {
@@ -110,10 +109,6 @@ func statusLine(s *engine.State, now time.Time) string {
 	return "Created"
 }
 
-func networks(c *engine.Container) map[string]*network.EndpointSettings {
-	return map[string]*network.EndpointSettings{c.Host.Network: {}}
-}
-
 // mountPoints are the mounts as Docker shows them: those of --tmpfs only in HostConfig.
 func (s *server) mountPoints(c *engine.Container) []container.MountPoint {
 	out := []container.MountPoint{}
@@ -146,7 +141,12 @@ func (s *server) inspectContainer(q *request) error {
 	}
 	f := s.engine.Files(c)
 	path, args := argv(c)
-	out := container.InspectResponse{
+	var out struct {
+		container.InspectResponse
+		NetworkSettings *networkSettings // hides the one above
+	}
+	out.NetworkSettings = s.networkSettings(c)
+	out.InspectResponse = container.InspectResponse{
 		ID: c.ID, Created: c.Created.Format(time.RFC3339Nano), Path: path, Args: args, State: wireState(&c.State),
 		RestartCount: c.State.Restarts, Image: c.Image, ResolvConfPath: f.ResolvConf, HostnamePath: f.Hostname, HostsPath: f.Hosts, LogPath: f.Log,
 		Name: "/" + c.Name, Driver: driver, Platform: "linux",
@@ -154,7 +154,6 @@ func (s *server) inspectContainer(q *request) error {
 		GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{
 			"LowerDir": strings.Join(f.Lower, ":"), "UpperDir": f.Upper, "WorkDir": f.Work,
 		}},
-		NetworkSettings: &container.NetworkSettings{Ports: portMap(c), Networks: networks(c)},
 	}
 	if q.flag("size") {
 		rw, root, err := s.engine.Size(q.Context(), c)

@@ -76,7 +76,7 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 	case h.Init != nil && *h.Init:
 		return missing("an init process (--init)")
 	case len(h.Links) > 0:
-		return missing("--link")
+		return errdef.NotImplemented("links between containers (--link) are not supported: containers reach each other by address, and --add-host gives one a name")
 	case len(h.DeviceRequests) > 0:
 		return missing("a device request (--gpus)")
 	case h.CgroupParent != "":
@@ -297,10 +297,11 @@ func (q *request) createBody() (body container.CreateRequest, err error) {
 	}
 	var plain struct { // CreateRequest, but for the pointer that plainjson cannot embed
 		container.Config
-		HostConfig *container.HostConfig
+		HostConfig       *container.HostConfig
+		NetworkingConfig *network.NetworkingConfig
 	}
 	if plainjson.Unmarshal(raw, &plain) == nil {
-		return container.CreateRequest{Config: &plain.Config, HostConfig: plain.HostConfig}, nil
+		return container.CreateRequest{Config: &plain.Config, HostConfig: plain.HostConfig, NetworkingConfig: plain.NetworkingConfig}, nil
 	}
 	return body, parse(raw, &body)
 }
@@ -323,6 +324,9 @@ func (s *server) createContainer(q *request) error {
 	}
 	host, err := hostFrom(body.HostConfig)
 	if err != nil {
+		return err
+	}
+	if err := endpointsFrom(body.NetworkingConfig, host); err != nil {
 		return err
 	}
 	cfg := configFrom(body.Config)

@@ -84,6 +84,14 @@ var table = [...]route{
 	{"GET", "/hull/v1/volumes/prunable", (*server).prunableVolumes, read},
 	{"GET", "/hull/v1/volumes/{name}/removable", (*server).removableVolume, read},
 
+	{"GET", "/networks", (*server).listNetworks, read},
+	{"POST", "/networks/create", (*server).createNetwork, write},
+	{"POST", "/networks/prune", (*server).pruneNetworks, write},
+	{"GET", "/networks/{name}", (*server).inspectNetwork, read},
+	{"POST", "/networks/{name}/connect", (*server).changeNetwork, write},
+	{"POST", "/networks/{name}/disconnect", (*server).changeNetwork, write},
+	{"DELETE", "/networks/{name}", (*server).removeNetwork, write},
+
 	{"POST", "/auth", (*server).refuseAuth, write},
 	{"GET", "/plugins", (*server).noPlugins, read},
 	{"GET", "/swarm", (*server).noManager, read},

@@ -69,9 +69,9 @@ func TestEveryCommandHasHelp(t *testing.T) {
 func TestRefusedFlags(t *testing.T) {
 	f := newFake(t)
 	for line, want := range map[string]string{
-		"create --dns 1.1.1.1 app:1": "hull: --dns needs a network, which this version does not have yet\n",
-		"pull app:1":                 "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
-		"build .":                    "hull: build comes with a later version, in hulld\n",
+		"create --gpus all app:1": "hull: --gpus needs CDI devices, which this version does not have yet\n",
+		"pull app:1":              "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
+		"build .":                 "hull: build comes with a later version, in hulld\n",
 	} {
 		r := f.hull("", strings.Fields(line)...)
 		if r.code != 125 || r.stderr != want || r.stdout != "" || len(r.requests) > 0 {
@@ -79,7 +79,8 @@ func TestRefusedFlags(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"run --network bridge app:1", "run --network container:x app:1",
+		"run --link x app:1", "run --dns x app:1", "run --add-host a app:1", "run --add-host a:b app:1", "run --mac-address 1 app:1",
+		"run --network none --network host app:1", "run --network alias=x app:1", "run --ip x app:1",
 		"run --device vendor.com/class=x app:1", "run --pull always app:1",
 	} {
 		r := f.hull("", strings.Fields(line)...)

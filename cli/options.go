@@ -28,10 +28,11 @@ type options struct {
 	init                                     bool
 	user, dir, hostname, domainname          string
 	entrypoint, stopSignal                   string
-	network, pid, ipc, uts, userns, cgroupns string
+	pid, ipc, uts, userns, cgroupns          string
 	stopTimeout                              int
 	env, envFiles, labels, labelFiles        listFlag
 	annotations, sysctls, logOpts            mapFlag
+	net                                      netOptions
 	logDriver                                string
 	tmpfs, volumes, volumesFrom, devices     listFlag
 	mountSpecs                               mountFlag
@@ -79,9 +80,7 @@ func containerFlags(f *pflag.FlagSet) *options {
 
 	f.StringVarP(&o.hostname, "hostname", "h", "", "Host name of the container")
 	f.StringVar(&o.domainname, "domainname", "", "NIS domain name of the container")
-	f.StringVar(&o.network, "network", "", "Network of the container: none or host")
-	f.StringVar(&o.network, "net", "", "Same as --network")
-	f.Lookup("net").Hidden = true
+	o.net.add(f)
 	f.StringVar(&o.pid, "pid", "", "PID namespace: host for that of the host")
 	f.StringVar(&o.ipc, "ipc", "", "IPC namespace: none, private, shareable or host")
 	f.StringVar(&o.uts, "uts", "", "UTS namespace: host for that of the host")
@@ -120,26 +119,13 @@ func containerFlags(f *pflag.FlagSet) *options {
 }
 
 const (
-	noNetwork = "needs a network, which this version does not have yet"
-	notYet    = "is not in this version yet"
-	windows   = "is for Windows containers only"
+	notYet  = "is not in this version yet"
+	windows = "is for Windows containers only"
 )
 
 // refuseFlags adds what Docker's run and create know and this version does not, each with its reason.
 func refuseFlags(f *pflag.FlagSet) {
 	refusedFlags(f, []refused{
-		{name: "add-host", why: noNetwork},
-		{name: "dns", why: noNetwork},
-		{name: "dns-option", why: noNetwork},
-		{name: "dns-opt", why: noNetwork},
-		{name: "dns-search", why: noNetwork},
-		{name: "ip", why: noNetwork},
-		{name: "ip6", why: noNetwork},
-		{name: "link", why: noNetwork},
-		{name: "link-local-ip", why: noNetwork},
-		{name: "mac-address", why: noNetwork},
-		{name: "network-alias", why: noNetwork},
-		{name: "net-alias", why: noNetwork},
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
 		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
 		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
@@ -165,7 +151,11 @@ func (o *options) request(image string, command []string) (container.CreateReque
 	if fail == nil {
 		fail = o.ports(config, host)
 	}
-	return container.CreateRequest{Config: config, HostConfig: host, NetworkingConfig: &network.NetworkingConfig{}}, fail
+	n := new(network.NetworkingConfig)
+	if fail == nil {
+		fail = o.net.into(host, n)
+	}
+	return container.CreateRequest{Config: config, HostConfig: host, NetworkingConfig: n}, fail
 }
 
 func first(a, b error) error {
@@ -232,9 +222,6 @@ func (o *options) attached(c *container.Config) error {
 }
 
 func (o *options) host() (*container.HostConfig, error) {
-	if err := checkNetwork(o.network); err != nil {
-		return nil, err
-	}
 	policy, err := restartPolicy(o.restart)
 	if err != nil {
 		return nil, err
@@ -259,9 +246,6 @@ func (o *options) host() (*container.HostConfig, error) {
 		LogConfig:     container.LogConfig{Type: o.logDriver, Config: o.logOpts},
 		RestartPolicy: policy,
 	}
-	if o.network != "" {
-		h.NetworkMode = container.NetworkMode(o.network)
-	}
 	if o.flags.Changed("init") {
 		h.Init = &o.init
 	}
@@ -275,14 +259,6 @@ func (o *options) host() (*container.HostConfig, error) {
 		return nil, err
 	}
 	return h, o.resources(h)
-}
-
-func checkNetwork(name string) error {
-	switch name {
-	case "", "none", "host", "default":
-		return nil
-	}
-	return hint(errdef.NotImplemented("--network %s %s", name, noNetwork), "Use --network none or --network host.")
 }
 
 // modes checks those words whose mistakes would otherwise be told in terms of the API.

@@ -61,10 +61,6 @@ func (r *record) check() (warnings []string, err error) {
 	if h.OOMScoreAdj < -1000 || h.OOMScoreAdj > 1000 {
 		return nil, errdef.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OOMScoreAdj)
 	}
-	if h.Network == "" || h.Network == "default" {
-		h.Network = modeNone
-		warnings = append(warnings, "this Hull has no bridge network yet: the container gets no network (--network none)")
-	}
 	return warnings, nil
 }
 
@@ -110,11 +106,6 @@ func checkStop(c *Config) error {
 }
 
 func checkModes(h *Host) error {
-	switch h.Network {
-	case "", "default", modeNone, modeHost:
-	default:
-		return errdef.NotImplemented("network %s is not there yet: this Hull has --network none and --network host", clip(h.Network))
-	}
 	for _, m := range []struct{ flag, value, allowed string }{
 		{"--userns", h.Userns, "host private"},
 		{"--pid", h.PidMode, "host private"},

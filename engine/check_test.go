@@ -132,8 +132,6 @@ func TestCheckRefuses(t *testing.T) {
 		{func(c *Config, _ *Host) { c.Labels = map[string]string{"x": strings.Repeat("y", 2<<20)} }, "labels have"},
 		{func(c *Config, _ *Host) { c.StopSignal = "999" }, "invalid signal"},
 		{func(c *Config, _ *Host) { c.User = "4294967296" }, "user"},
-		{func(_ *Config, h *Host) { h.Network = "bridge2" }, "not there yet"},
-		{func(_ *Config, h *Host) { h.Network = "container:x" }, "not there yet"},
 		{func(_ *Config, h *Host) { h.Userns = "auto" }, "--userns"},
 		{func(_ *Config, h *Host) { h.PidMode = "container:x" }, "not there yet"},
 		{func(_ *Config, h *Host) { h.Resources.Memory = 1 }, "6MB"},
@@ -190,8 +188,8 @@ func TestCheckRefuses(t *testing.T) {
 		}
 	}
 	r := definition("web")
-	if w, err := r.check(); err != nil || len(w) != 1 || r.Host.Network != "none" {
-		t.Errorf("a plain definition: %q, %v, network %q", w, err, r.Host.Network)
+	if w, err := r.check(); err != nil || len(w) != 0 {
+		t.Errorf("a plain definition: %q, %v", w, err)
 	}
 }
 

@@ -34,7 +34,8 @@ type Config struct {
 
 // Host says how a container is confined and what of the host it gets.
 type Host struct {
-	Network       string            `json:"network,omitempty"`
+	Network       string            `json:"network,omitempty"`    // "bridge", "host", "none" or "container:ID"
+	MACAddress    string            `json:"macAddress,omitempty"` // of its link; "" is made of its address
 	Ports         []PortBinding     `json:"ports,omitempty"`
 	PublishAll    bool              `json:"publishAll,omitempty"`
 	AutoRemove    bool              `json:"autoRemove,omitempty"`
@@ -184,6 +185,8 @@ type State struct {
 	Warnings   []string        // of the start: what was clamped or left out
 	Health     *monitor.Health // nil when nothing is tested
 	Restarts   int             // by the restart policy, since a person started it
+
+	network *monitor.Network // of a running container
 }
 
 // Container is one container as it is on disk, with its state.

@@ -60,10 +60,23 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	}
 	r.Compat32 = e.compat32(img)
 	r.settle(conf)
+	warning, err := r.Host.networkMode()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := checkNetwork(&r.Config, &r.Host); err != nil {
+		return "", nil, err
+	}
+	if err := e.resolveShared(&r.Host); err != nil {
+		return "", nil, err
+	}
 	r.fill(&img.Config.Run)
 	r.settleStop(conf)
 	if r.Warnings, err = r.check(); err != nil {
 		return "", nil, err
+	}
+	if warning != "" {
+		r.Warnings = append(r.Warnings, warning)
 	}
 	if err := e.settleMounts(ctx, r); err != nil {
 		return "", nil, err
@@ -184,6 +197,7 @@ func (r *record) fill(img *image.Run) {
 	c.Volumes = mergeKeys(c.Volumes, img.Volumes)
 	switch {
 	case c.Hostname != "" || r.Host.UTSMode == modeHost:
+	case strings.HasPrefix(r.Host.Network, containerPrefix): // that container's, at each start
 	case r.Host.Network == modeHost:
 		if c.Hostname, _ = os.Hostname(); checkHostname(c.Hostname) != nil { // "(none)" where nobody set one
 			c.Hostname = r.ID[:12]

@@ -95,7 +95,7 @@ func (e *Engine) loadState(c *Container) {
 	}
 	c.State = State{
 		Status: s.Status, Pid: s.Pid, ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
-		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, Warnings: s.Warnings,
+		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, Warnings: s.Warnings, network: s.Network,
 	}
 	if c.Host.kept() {
 		defer e.loadRestarts(c, s)
@@ -112,7 +112,7 @@ func (e *Engine) loadState(c *Container) {
 	}
 	switch {
 	case c.State.Status != StatusRunning:
-		c.State.Pid = 0
+		c.State.Pid, c.State.network = 0, nil
 	case e.frozen(c):
 		c.State.Status = StatusPaused
 	}

@@ -15,6 +15,7 @@ import (
 	"hull/state"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // The id ranges of user namespaces. Range n is the host ids from n<<16, 65,536 of them. They are far above what
@@ -93,6 +94,12 @@ func (e *Engine) claimIDs(id string) (*idMap, error) {
 		if err != nil {
 			return nil, err
 		}
+		if hasMembers(n) { // see share.go
+			if err := state.Release(rangeDir, name, e.runDir(id)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		m := []specs.LinuxIDMapping{{HostID: n << rangeBits, Size: 1 << rangeBits}}
 		return &idMap{uids: m, gids: m, claim: filepath.Join(rangeDir, name), idmapMounts: true}, nil
 	}
@@ -108,7 +115,11 @@ func (e *Engine) releaseIDs(id string, maps []specs.LinuxIDMapping) error {
 	if n < rangeFirst {
 		return nil
 	}
-	return state.Release(rangeDir, strconv.FormatUint(uint64(n), 10), e.runDir(id))
+	err := state.Release(rangeDir, strconv.FormatUint(uint64(n), 10), e.runDir(id))
+	dir := members(n)
+	err = errors.Join(err, state.Release(dir, id, e.runDir(id)))
+	_ = unix.Rmdir(dir) // the last one out
+	return err
 }
 
 // sweepIDs gives back the ranges of containers whose run directory is gone: a process of ours was killed, or could not
@@ -116,6 +127,11 @@ func (e *Engine) releaseIDs(id string, maps []specs.LinuxIDMapping) error {
 func sweepIDs() {
 	if os.Geteuid() == 0 {
 		_ = state.SweepClaims(rangeDir) // or the next list does
+		groups, _ := filepath.Glob(filepath.Join(rangeDir, "*"+monitor.MembersSuffix))
+		for _, dir := range groups {
+			_ = state.SweepClaims(dir)
+			_ = unix.Rmdir(dir)
+		}
 	}
 }
 

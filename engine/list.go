@@ -11,6 +11,7 @@ import (
 
 	"hull/errdef"
 	"hull/monitor"
+	"hull/network"
 )
 
 // ListOptions choose containers. Each key of Filters has values of which one must hold; all keys must.
@@ -53,6 +54,8 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 		_ = e.remove(ctx, id) // or the next list does
 	}
 	sweepIDs()
+	_ = e.networks().Sweep(network.Bridge)
+	_ = e.healAll(out) // or the next list does
 	slices.SortFunc(out, func(x, y *Container) int {
 		return -x.Created.Compare(y.Created)
 	})

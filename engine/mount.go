@@ -1,13 +1,10 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +14,6 @@ import (
 	"hull/volume"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // mounts are the file systems of the container, parents before children. Those of the person replace ours of the
@@ -250,87 +246,4 @@ func (b *builder) mapped(m *specs.Mount, recursive bool) {
 	}
 	m.Options = append(m.Options, o)
 	m.UIDMappings, m.GIDMappings = b.ids.uids, b.ids.gids
-}
-
-// file is one that is generated for the container and bound into it.
-type file struct{ target, source string }
-
-// write makes the generated files of a container in its directory.
-func (b *builder) generate(dir string) error {
-	c := b.c
-	contents := []struct{ name, target, content string }{
-		{"hostname", "/etc/hostname", c.Config.Hostname + "\n"},
-		{"hosts", "/etc/hosts", b.hosts()},
-	}
-	if c.Host.Network != modeNone || len(c.Host.DNS)+len(c.Host.DNSSearch)+len(c.Host.DNSOptions) > 0 {
-		contents = append(contents, struct{ name, target, content string }{"resolv.conf", "/etc/resolv.conf", b.resolvConf()})
-	}
-	for _, f := range contents {
-		p := filepath.Join(dir, f.name)
-		if !b.dry {
-			if err := writeFor(b.ids.root(), p, f.content); err != nil {
-				return err
-			}
-		}
-		b.files = append(b.files, file{f.target, p})
-	}
-	return nil
-}
-
-// writeFor writes a file that belongs to owner and that everybody in the container may read, whatever the umask of who
-// started it. In place and not by rename: nobody reads it before it is bound. Raw calls, since os.File asks the
-// poller first.
-func writeFor(owner int, path, content string) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	if err := unix.Fchown(fd, owner, owner); err != nil {
-		return &fs.PathError{Op: "chown", Path: path, Err: err}
-	}
-	if err := unix.Fchmod(fd, 0o644); err != nil {
-		return &fs.PathError{Op: "chmod", Path: path, Err: err}
-	}
-	if n, err := unix.Write(fd, []byte(content)); err != nil || n < len(content) {
-		return &fs.PathError{Op: "write", Path: path, Err: cmp.Or(err, error(io.ErrShortWrite))}
-	}
-	return nil
-}
-
-const localHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n" +
-	"ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-
-func (b *builder) hosts() string {
-	content := localHosts
-	if b.c.Host.Network == modeHost {
-		if host, err := os.ReadFile("/etc/hosts"); err == nil {
-			content = string(host)
-		}
-	}
-	for _, x := range b.c.Host.ExtraHosts {
-		name, addr, _ := cutHost(x)
-		content += addr + "\t" + name + "\n"
-	}
-	return content
-}
-
-func (b *builder) resolvConf() string {
-	h := &b.c.Host
-	var s strings.Builder
-	if h.Network == modeHost && len(h.DNS) == 0 {
-		if host, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-			s.Write(host)
-		}
-	}
-	for _, a := range h.DNS {
-		s.WriteString("nameserver " + a + "\n")
-	}
-	if len(h.DNSSearch) > 0 {
-		s.WriteString("search " + strings.Join(h.DNSSearch, " ") + "\n")
-	}
-	if len(h.DNSOptions) > 0 {
-		s.WriteString("options " + strings.Join(h.DNSOptions, " ") + "\n")
-	}
-	return s.String()
 }

@@ -31,8 +31,8 @@ type head struct {
 
 // bundle is a configuration written ahead for the first start of c as it was then.
 type bundle struct {
-	c   *Container
-	ids *idMap
+	c     *Container
+	grant *grant
 }
 
 // prestart spawns the monitor of the container id in the background. writeAhead or abandon has to follow.
@@ -118,11 +118,11 @@ func (e *Engine) bundleAhead(ctx context.Context, id string) *bundle {
 	if e.loadState(c); c.State.Status != StatusCreated {
 		return nil
 	}
-	ids, err := e.prepare(c)
+	g, err := e.prepare(ctx, c)
 	if err != nil {
 		return nil
 	}
-	return &bundle{c, ids}
+	return &bundle{c, g}
 }
 
 // abandon ends the head start of a container that could not be created.
@@ -155,8 +155,8 @@ func (e *Engine) dropHead(id string) {
 	h := e.heads.of[id]
 	delete(e.heads.of, id)
 	e.heads.mu.Unlock()
-	if h != nil && h.bundle != nil && h.bundle.ids != nil {
-		_ = e.releaseIDs(id, h.bundle.ids.uids) // else a stale claim, which the next list sweeps
+	if h != nil && h.bundle != nil {
+		e.giveBack(id, h.bundle.grant)
 	}
 }
 

@@ -94,6 +94,9 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 		return false, err
 	}
 	e.tellEnd(id)
+	if err := e.dropNetwork(id); err != nil {
+		return false, err
+	}
 	if spec.Linux != nil {
 		if err := e.releaseIDs(id, spec.Linux.UIDMappings); err != nil {
 			return false, err
@@ -122,7 +125,7 @@ func (e *Engine) recordLoss(id, why string, at time.Time) error {
 	if err != nil || s.Status != monitor.StatusRunning {
 		return nil // a damaged state counts as exited
 	}
-	s.Status, s.ExitCode, s.Error, s.Pid = monitor.StatusExited, exitLost, why, 0
+	s.Status, s.ExitCode, s.Error, s.Pid, s.Network = monitor.StatusExited, exitLost, why, 0, nil
 	if s.FinishedAt = at.UTC(); s.FinishedAt.Before(s.StartedAt) { // somebody set the clock
 		s.FinishedAt = s.StartedAt
 	}

@@ -25,7 +25,10 @@ const DefaultPids = 4096
 // The user is handed on as the person wrote it, in process.user.username: only the runtime, inside the container's
 // root, may read its /etc/passwd. It also sets HOME, when the environment has none.
 type builder struct {
+	e         *Engine
 	c         *Container
+	endpoint  *endpoint // nil without a link of its own
+	shared    *shared   // nil when it shares no namespace with another container
 	sec       *security
 	ids       *idMap // nil without a user namespace
 	noCgroups bool   // an ordinary user without a delegated cgroup

@@ -69,13 +69,13 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 	ahead := b != nil
 	if b == nil {
 		b = &bundle{c: c}
-		if b.ids, err = e.prepare(c); err != nil {
+		if b.grant, err = e.prepare(ctx, c); err != nil {
 			return nil, err
 		}
 	}
-	ids := b.ids
 	if c.Host.kept() {
 		if err := e.keep(c.ID); err != nil {
+			e.giveBack(c.ID, b.grant)
 			return nil, err
 		}
 	}
@@ -87,9 +87,7 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 		e.opt.Trace.Add(resp.Trace)
 	}
 	if err != nil {
-		if ids != nil {
-			_ = e.releaseIDs(c.ID, ids.uids)
-		}
+		e.giveBack(c.ID, b.grant)
 		return nil, err
 	}
 	e.opt.Trace.Step("container runs")
@@ -100,21 +98,23 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 }
 
 // prepare writes what the monitor reads at a start: the OCI configuration and its own.
-func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
-	b := &builder{c: c, noCgroups: os.Geteuid() != 0, volumes: e.volumes(), lower: e.imageLower}
-	if userNamespace(&c.Host) || os.Geteuid() != 0 {
-		if b.ids, err = e.claimIDs(c.ID); err != nil {
-			return nil, err
-		}
-		e.opt.Trace.Step("claim ids")
+func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error) {
+	g, shared, err := e.obtain(ctx, c)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
-		if err != nil && b.ids != nil {
-			_ = e.releaseIDs(c.ID, b.ids.uids)
+		if err != nil {
+			e.giveBack(c.ID, g)
+			g = nil
 		}
 	}()
+	b := &builder{
+		e: e, c: c, noCgroups: os.Geteuid() != 0, volumes: e.volumes(), lower: e.imageLower,
+		ids: g.ids, endpoint: g.endpoint, shared: shared,
+	}
 	if err := b.build(e.root, e.dir(c.ID), e.cgroup(c.ID)); err != nil {
-		return nil, err
+		return g, err
 	}
 	m := &monitor.Config{
 		ID: c.ID, Name: c.Name, StateDir: e.dir(c.ID),
@@ -127,27 +127,34 @@ func (e *Engine) prepare(c *Container) (ids *idMap, err error) {
 	if !b.noCgroups {
 		m.Cgroup = e.cgroup(c.ID)
 	}
-	if b.ids != nil && b.ids.claim != "" {
-		m.Claims = append(m.Claims, b.ids.claim)
+	m.Claims = g.claims()
+	if shared != nil {
+		m.Joins = shared.joins
+	}
+	if g.endpoint != nil {
+		m.Network = new(monitor.Network)
+		if m.Network.Link, err = e.link(c, g.endpoint); err != nil {
+			return g, err
+		}
 	}
 	if m.Log, err = logConfig(&c.Host.Log); err != nil {
-		return nil, err
+		return g, err
 	}
 	m.OnExit = e.onExit(c)
 	if m.Health, err = c.health(); err != nil {
 		return nil, err
 	}
 	if m.Root, err = e.overlay(c); err != nil {
-		return nil, err
+		return g, err
 	}
 	if err := writeJSON(filepath.Join(e.runDir(c.ID), monitor.SpecFile), b.spec); err != nil {
-		return nil, err
+		return g, err
 	}
 	if err := writeJSON(filepath.Join(e.runDir(c.ID), monitor.ConfigFile), m); err != nil {
-		return nil, err
+		return g, err
 	}
 	e.opt.Trace.Step("write bundle")
-	return b.ids, nil
+	return g, nil
 }
 
 func writeJSON(path string, v any) error {

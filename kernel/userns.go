@@ -23,30 +23,61 @@ type IDMap struct{ Inside, Outside, Size uint32 }
 // Without CAP_SETUID in the caller's namespace a map of the caller's own single id is written by itself (setgroups
 // is denied then), any other through newuidmap(1) and newgidmap(1), which need entries in /etc/subuid and /etc/subgid.
 func NewUserNS(uids, gids []IDMap) (ns *os.File, err error) {
+	ns, _, err = newNamespaces(unix.CLONE_NEWUSER, uids, gids)
+	return ns, err
+}
+
+// NewUserNetNS is NewUserNS together with a network namespace that belongs to it.
+func NewUserNetNS(uids, gids []IDMap) (user, net *os.File, err error) {
+	return newNamespaces(unix.CLONE_NEWUSER|unix.CLONE_NEWNET, uids, gids)
+}
+
+// NewNetNS makes a network namespace of the caller's user namespace.
+func NewNetNS() (ns *os.File, err error) {
+	_, ns, err = newNamespaces(unix.CLONE_NEWNET, nil, nil)
+	return ns, err
+}
+
+// newNamespaces makes one or both kinds, in a child that lives only as long as this takes.
+func newNamespaces(flags uint64, uids, gids []IDMap) (user, net *os.File, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+		return nil, nil, fmt.Errorf("pipe: %w", err)
 	}
-	pid, err := cloneWait(unix.CLONE_NEWUSER, pipe[0])
+	pid, err := cloneWait(flags, pipe[0])
 	defer unix.Close(pipe[0])
 	if err != nil {
 		unix.Close(pipe[1])
-		return nil, fmt.Errorf("create user namespace: %w (hull doctor says what forbids it)", err)
+		what := "network"
+		if flags&unix.CLONE_NEWUSER != 0 {
+			what = "user"
+		}
+		return nil, nil, fmt.Errorf("create %s namespace: %w (hull doctor says what forbids it)", what, err)
 	}
 	defer func() {
 		unix.Close(pipe[1])
 		if _, e := Reap(pid); e != nil && err == nil {
-			err = fmt.Errorf("reap helper of user namespace: %w", e)
+			err = fmt.Errorf("reap helper of new namespaces: %w", e)
 		}
 	}()
-	if err := writeMaps(pid, uids, gids); err != nil {
-		return nil, err
+	dir := "/proc/" + strconv.Itoa(pid) + "/ns/"
+	if flags&unix.CLONE_NEWUSER != 0 {
+		if err := writeMaps(pid, uids, gids); err != nil {
+			return nil, nil, err
+		}
+		if user, err = os.OpenFile(dir+"user", os.O_RDONLY, 0); err != nil {
+			return nil, nil, fmt.Errorf("open user namespace: %w", err)
+		}
 	}
-	ns, err = os.OpenFile("/proc/"+strconv.Itoa(pid)+"/ns/user", os.O_RDONLY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open user namespace: %w", err)
+	if flags&unix.CLONE_NEWNET != 0 {
+		if net, err = os.OpenFile(dir+"net", os.O_RDONLY, 0); err != nil {
+			if user != nil {
+				user.Close()
+			}
+			return nil, nil, fmt.Errorf("open network namespace: %w", err)
+		}
 	}
-	return ns, nil
+	return user, net, nil
 }
 
 // cloneWait starts a process that shares our memory and descriptors (a copy of the pipe's other end would keep it from

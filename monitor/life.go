@@ -145,6 +145,11 @@ func (s *server) make(a *ahead) error {
 			return err
 		}
 	}
+	left, err := joinAll(spec, a.cfg.Joins)
+	if err != nil {
+		return err
+	}
+	defer left()
 	a.rc.Stdio, a.rc.Trace = a.std.theirs, a.trace
 	ctx, cancel := context.WithTimeout(context.Background(), createTimeout)
 	defer cancel()
@@ -256,6 +261,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 		Status: StatusRunning, Pid: c.Pid, PidStart: begun, BootID: boot,
 		StartedAt: now, FinishedAt: s.state.FinishedAt, Starts: s.state.Starts + 1,
 		Ends: s.state.Ends, Warnings: append(s.state.Warnings, c.Warnings...), Ports: s.ports.Ports(),
+		Network: s.cfg.Network,
 	}
 	if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {
 		return nil, err
@@ -315,7 +321,7 @@ func (s *server) live(b *box) {
 	st := *s.current()
 	st.Status, st.ExitCode, st.FinishedAt = StatusExited, code, time.Now()
 	st.Ran, st.Ends = st.FinishedAt.Sub(st.StartedAt), st.Ends+1
-	st.Pid, st.PidStart, st.BootID, st.Ports = 0, 0, "", nil
+	st.Pid, st.PidStart, st.BootID, st.Ports, st.Network = 0, 0, "", nil, nil
 	st.OOMKilled = groupErr == nil && g.OOMKilled()
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
@@ -397,6 +403,9 @@ func (c *Config) runtime(bundle string, spec *specs.Spec) (*runtime.Config, erro
 	rc := &runtime.Config{ID: c.ID, Bundle: bundle, Spec: spec, Cgroup: c.Cgroup}
 	if o := c.Root; o != nil {
 		rc.Root = &runtime.Overlay{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Volatile: c.Volatile}
+	}
+	if n := c.Network; n != nil {
+		rc.Link = &n.Link
 	}
 	var err error
 	rc.Seccomp, err = c.filter()

@@ -20,6 +20,7 @@ import (
 //	    sock                          listening unix socket (SOCK_STREAM), 0600
 //	    health.json                   Health, while the container runs
 //	    monitor.err                   stderr of the monitor; empty unless it crashed
+//	    joined                        empty, made by the engine when another container enters namespaces of this one
 //	<root>/containers/<id>/
 //	    state.json                    State below, replaced atomically by the monitor at start and exit
 //	    health.json                   Health, as it was at the last exit
@@ -29,6 +30,7 @@ const (
 	ConfigFile = "monitor.json"
 	LockFile   = "lock"
 	SocketFile = "sock"
+	JoinedFile = "joined"
 	StateFile  = "state.json"
 	LogDir     = "log"
 	LogFile    = "container.log"
@@ -36,6 +38,9 @@ const (
 
 // IDClaims is where all engines of the machine claim id ranges of user namespaces: symbolic links to run directories.
 const IDClaims = "/run/hull-ids"
+
+// MembersSuffix makes of a claim's name that of the directory with the claims of those who share it.
+const MembersSuffix = ".d"
 
 // NetworkClaims is, beside the directory of run directories, where addresses are claimed: <network>/<address>, symbolic
 // links to run directories.
@@ -123,6 +128,7 @@ type State struct {
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	Starts     int       `json:"starts,omitempty"`
+	Network    *Network  `json:"network,omitempty"` // while it runs
 	// Ends counts the ends that were recorded, failed starts among them. The engine judges each once.
 	Ends int `json:"ends,omitempty"`
 	// Ran is how long the container ran that ended, by a clock that nobody sets.

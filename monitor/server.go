@@ -248,7 +248,7 @@ func (s *server) greeting() string {
 
 // clear gives back what the start took.
 func (s *server) clear() error {
-	return errors.Join(s.releaseClaims(), Clear(s.path))
+	return errors.Join(s.disconnect(), s.releaseClaims(), Clear(s.path))
 }
 
 // releaseClaims gives back what the engine did not after a failed start. While the run directory exists nobody can take
@@ -265,10 +265,7 @@ func (s *server) releaseClaims() error {
 	}
 	var errs []error
 	for _, claim := range s.cfg.Claims {
-		if holder, err := os.Readlink(claim); err != nil || holder != s.path {
-			continue
-		}
-		errs = append(errs, os.Remove(claim))
+		errs = append(errs, s.releaseClaim(claim))
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"hull/errdef"
@@ -36,7 +37,10 @@ type boot struct {
 	newNS, joinNS uint64 // CLONE_NEW* flags
 	joins         []joined
 	userns        *os.File // nil: the caller's
-	rootless      bool     // the parent cannot mount: the children do it inside their user namespace
+	net           *os.File // network namespace with cfg.Link
+	linking       sync.WaitGroup
+	linkErr       error // after linking
+	rootless      bool  // the parent cannot mount: the children do it inside their user namespace
 	door          *cgroup.Door
 
 	root     int        // detached mount or directory, opened by the parent; rootNone when rootless
@@ -80,6 +84,7 @@ func (b *boot) hangUp() {
 }
 
 func (b *boot) close() {
+	b.linking.Wait() // it uses descriptors
 	b.hangUp()
 	for _, fd := range b.fds {
 		unix.Close(fd)

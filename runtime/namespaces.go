@@ -64,10 +64,22 @@ func (b *boot) openNamespaces() error {
 		b.joinNS |= flag
 		b.joins = append(b.joins, joined{flag, fd, ns.Path})
 	}
+	if b.cfg.Link != nil && b.newNS&unix.CLONE_NEWNET == 0 {
+		return errdef.Invalid("a container with a link needs a network namespace of its own")
+	}
 	if b.newNS&unix.CLONE_NEWNS == 0 && b.joinNS&unix.CLONE_NEWNS == 0 {
 		return errdef.Invalid("a container needs a mount namespace of its own")
 	}
 	switch {
+	case b.newNS&unix.CLONE_NEWUSER != 0 && b.cfg.Link != nil:
+		// The network namespace belongs to the user namespace, and is needed before the container exists.
+		user, net, err := kernel.NewUserNetNS(idMaps(b.spec.Linux.UIDMappings), idMaps(b.spec.Linux.GIDMappings))
+		if err != nil {
+			return err
+		}
+		b.userns = user
+		b.files = append(b.files, user)
+		b.enterNet(net)
 	case b.newNS&unix.CLONE_NEWUSER != 0:
 		ns, err := kernel.NewUserNS(idMaps(b.spec.Linux.UIDMappings), idMaps(b.spec.Linux.GIDMappings))
 		if err != nil {
@@ -75,6 +87,12 @@ func (b *boot) openNamespaces() error {
 		}
 		b.userns = ns
 		b.files = append(b.files, ns)
+	case b.cfg.Link != nil:
+		net, err := kernel.NewNetNS()
+		if err != nil {
+			return err
+		}
+		b.enterNet(net)
 	case b.joinNS&unix.CLONE_NEWUSER != 0:
 		for _, j := range b.joins {
 			if j.flag == unix.CLONE_NEWUSER {
@@ -90,6 +108,15 @@ func (b *boot) openNamespaces() error {
 	}
 	b.rootless = os.Geteuid() != 0
 	return nil
+}
+
+// enterNet makes the new network namespace one to join.
+func (b *boot) enterNet(net *os.File) {
+	b.files = append(b.files, net)
+	b.newNS &^= unix.CLONE_NEWNET
+	b.joinNS |= unix.CLONE_NEWNET
+	b.joins = append(b.joins, joined{unix.CLONE_NEWNET, int(net.Fd()), "network"})
+	b.net = net
 }
 
 func idMaps(m []specs.LinuxIDMapping) []kernel.IDMap {

@@ -45,6 +45,7 @@ type Config struct {
 	Cgroup string      // below every hierarchy; "" takes Spec.Linux.CgroupsPath
 	// Seccomp is a compiled filter (array of struct sock_filter) used instead of Spec.Linux.Seccomp.
 	Seccomp []byte
+	Link    *Link       // what the new network namespace of Spec is connected by; nil leaves only lo in it
 	Stdio   [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
 	// StartFifo is the path of a FIFO. The process waits before execve until Start writes to it (OCI create), and
 	// outlives the caller. Without it Create returns only after execve has succeeded, and the process is killed when
@@ -134,6 +135,9 @@ func Prepare(ctx context.Context, cfg *Config) (_ *Prepared, err error) {
 	}()
 	err = b.openNamespaces()
 	cfg.Trace.Step("namespaces")
+	if err == nil && b.net != nil {
+		b.link()
+	}
 	if err == nil {
 		err = b.openRoot()
 		cfg.Trace.Step("root file system")
@@ -159,13 +163,19 @@ func Prepare(ctx context.Context, cfg *Config) (_ *Prepared, err error) {
 
 // Run makes the container's processes. It returns as Create does, and p is used up.
 func (p *Prepared) Run(ctx context.Context) (*Container, error) {
-	c, err := p.boot.run(ctx)
-	p.boot.cfg.Trace.Step("fork, mounts, execve")
+	b := p.boot
+	b.linking.Wait()
+	b.cfg.Trace.Step("network")
+	if b.linkErr != nil {
+		return nil, errors.Join(b.linkErr, p.Discard(ctx))
+	}
+	c, err := b.run(ctx)
+	b.cfg.Trace.Step("fork, mounts, execve")
 	if err != nil {
 		return nil, errors.Join(err, p.Discard(ctx))
 	}
-	c.Warnings = p.boot.warnings
-	p.boot.close()
+	c.Warnings = b.warnings
+	b.close()
 	return c, nil
 }
 
@@ -184,6 +194,11 @@ func (p *Prepared) Discard(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()
 	return p.group.Destroy(ctx)
+}
+
+// link connects the network namespace, beside other work.
+func (b *boot) link() {
+	b.linking.Go(func() { b.linkErr = b.cfg.Link.Connect(int(b.net.Fd())) })
 }
 
 type madeGroup struct {

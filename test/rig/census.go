@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"hull/engine"
+	"hull/kernel/netlink"
 	"hull/monitor"
+	"hull/network"
 )
 
 // Census is what exists in the kernel and on disk because of one engine: a line each, sorted. It looks only at
@@ -75,6 +78,7 @@ func (h *Hull) Census() Census {
 	add("process", h.processes())
 	add("cgroup", h.cgroups())
 	add("id range", h.claims())
+	add("link", h.links())
 	add("mount", h.mountsEverywhere())
 	add("socket", h.sockets())
 	add("loop device", h.loops())
@@ -136,12 +140,43 @@ func hierarchies() []string {
 
 // claims are the id ranges held for containers of this engine.
 func (h *Hull) claims() []string {
+	members, _ := filepath.Glob(filepath.Join(monitor.IDClaims, "*"+monitor.MembersSuffix))
 	var out []string
-	entries, _ := os.ReadDir(monitor.IDClaims)
+	for _, dir := range append(members, monitor.IDClaims) {
+		out = append(out, h.linksIn(dir)...)
+	}
+	return out
+}
+
+// subnets are the claims of this engine's networks, which are kept as long as its store.
+func (h *Hull) subnets() []string { return h.linksIn(network.Claims) }
+
+// linksIn are the symbolic links of a directory that lead to this engine.
+func (h *Hull) linksIn(dir string) []string {
+	var out []string
+	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		path := filepath.Join(monitor.IDClaims, e.Name())
+		path := filepath.Join(dir, e.Name())
 		if target, err := os.Readlink(path); err == nil && strings.HasPrefix(target, h.Dir+"/") {
 			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// links are those of containers, on the host. The bridge they are ports of is kept.
+func (h *Hull) links() []string {
+	c, err := netlink.Open()
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	all, _ := c.Links()
+	var out []string
+	prefix := engine.Open(h.Root, h.RunDir, engine.Options{}).LinkPrefix()
+	for _, l := range all {
+		if l.Kind == "veth" && strings.HasPrefix(l.Name, prefix) {
+			out = append(out, l.Name)
 		}
 	}
 	return out
@@ -246,7 +281,7 @@ func (h *Hull) files() []string {
 			switch {
 			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", strings.HasPrefix(rel, "root/skeleton-"):
 				return filepath.SkipDir
-			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
+			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", strings.HasPrefix(rel, "root/networks/"), filepath.Base(rel) == ".last", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
 			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo",
 				filepath.Dir(rel) == "root/volumes":
 				out = append(out, rel)

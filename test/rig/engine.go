@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hull/engine"
+	"hull/runtime"
 	"hull/state"
 
 	"golang.org/x/sys/unix"
@@ -186,9 +187,10 @@ func (h *Hull) Destroy(t testing.TB) {
 			t.Errorf("remove cgroup: %v", err)
 		}
 	}
-	for _, claim := range h.claims() {
+	for _, claim := range append(h.claims(), h.subnets()...) {
 		os.Remove(claim)
 	}
+	h.removeBridge(t)
 	for _, m := range slices.Backward(h.mounts("self")) {
 		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount %s: %v", m, err)
@@ -204,6 +206,20 @@ func (h *Hull) Reboot(t testing.TB) {
 		t.Fatal(err)
 	}
 }
+
+// removeBridge removes the default network's.
+func (h *Hull) removeBridge(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := runtime.Disconnect(h.Bridge()); err != nil {
+		t.Errorf("remove the bridge: %v", err)
+	}
+}
+
+// Bridge is the device of the engine's default network.
+func (h *Hull) Bridge() string { return h.Instance() }
 
 // Kill sends SIGKILL to every process of the engine, monitors and containers, until none is left.
 func (h *Hull) Kill(t testing.TB) {

@@ -1,0 +1,50 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"hull/kernel/netlink"
+
+	"golang.org/x/sys/unix"
+)
+
+// A test binary that uses this package has a network of its own: engines make bridges, and those of the host are nobody's
+// to test with. All its threads have to be there and threads cannot be moved, so the binary executes itself once more,
+// which leaves the namespace of the thread that does. Whatever it starts is in there too; an ordinary user has to do
+// without, and needs no bridges.
+func init() {
+	if os.Geteuid() != 0 || !hostNetwork() {
+		return
+	}
+	runtime.LockOSThread()
+	if err := leaveNetwork(); err != nil {
+		fmt.Fprintf(os.Stderr, "rig: a network for tests: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// hostNetwork reports whether this process is in the network namespace of process 1.
+func hostNetwork() bool {
+	own, err1 := os.Readlink("/proc/self/ns/net")
+	first, err2 := os.Readlink("/proc/1/ns/net")
+	return err1 == nil && err2 == nil && own == first
+}
+
+func leaveNetwork() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	c, err := netlink.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var b netlink.Batch
+	b.Link("bring lo up", unix.RTM_NEWLINK, 0, netlink.Header{Index: 1, Flags: unix.IFF_UP, Change: unix.IFF_UP})
+	if err := c.Do(&b); err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/exe", os.Args, os.Environ())
+}
