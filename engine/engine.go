@@ -119,7 +119,7 @@ func (e *Engine) storeError(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return errdef.Forbidden("no access to the store %s: run as its owner, or choose another with --root or HULL_ROOT: %w", e.root, err)
 	case errors.Is(err, unix.ENOSPC):
-		return errdef.Unavailable("no space left in the store %s: free some, e.g. with hull rm and hull rmi: %w", e.root, err)
+		return errdef.Unavailable("no space left in the store %s: free some, e.g. with hull rm, hull rmi and hull volume prune: %w", e.root, err)
 	}
 	return err
 }

@@ -72,14 +72,14 @@ func (e *Engine) holdVolumes(ctx context.Context, r *record) (release func(), er
 		m := wanted[name]
 		h, err := e.holdVolume(ctx, r, m)
 		if err != nil {
-			return nil, e.storeError(err)
+			return nil, err
 		}
 		held = append(held, h)
 		if m.NoCopy || m.Borrowed || m.Subpath != "" {
 			continue
 		}
 		if err := up.fill(ctx, h, m.Target); err != nil {
-			return nil, e.storeError(err)
+			return nil, err
 		}
 	}
 	return all, nil

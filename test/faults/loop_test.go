@@ -23,6 +23,10 @@ var verbs = []verb{
 	{name: "run -d", args: []string{"run", "-d", "--name", "target", "--network", "none", "busybox", "sleep", "1000"}},
 	{name: "exec", args: []string{"exec", "target", "true"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
 	{name: "rm -f", args: []string{"rm", "-f", "target"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
+	{name: "volume create", args: []string{"volume", "create", "target"}},
+	{name: "run with copy-up", args: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "-v", "/home", "busybox", "true"}},
+	{name: "volume rm", args: []string{"volume", "rm", "target"}, prepare: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "busybox", "true"}},
+	{name: "rm -v", args: []string{"rm", "-v", "target"}, prepare: []string{"create", "--name", "target", "-v", "/home", "-v", "/etc", "busybox"}},
 	{name: "rm", args: []string{"rm", "target"}, prepare: []string{"create", "--name", "target", "busybox"}},
 }
 
@@ -113,12 +117,40 @@ func repaired(t *testing.T, h *rig.Hull) string {
 		if len(f) != 3 {
 			return fmt.Sprintf("ps lists %q", line)
 		}
-		if r := h.Run(t, "rm", "-f", f[0]); r.Code != 0 {
+		if r := h.Run(t, "rm", "-f", "-v", f[0]); r.Code != 0 {
 			return fmt.Sprintf("%s is listed but rm -f says: %s", line, r.Stderr)
 		}
+	}
+	if msg := volumesRepaired(t, h); msg != "" {
+		return msg
 	}
 	if r := h.Run(t, "run", "--rm", "--network", "none", "--name", "target", "busybox", "echo", "works"); r.Stdout != "works\n" {
 		return fmt.Sprintf("the same thing does not work afterwards: %+v", r)
 	}
 	return strings.Join(h.Difference(), "\n")
+}
+
+// volumesRepaired removes the volumes that are listed. Each has nothing of its image or all of it, and none is listed
+// that belonged to a container which is gone.
+func volumesRepaired(t *testing.T, h *rig.Hull) string {
+	t.Helper()
+	ls := h.Run(t, "volume", "ls", "-q")
+	if ls.Code != 0 {
+		return fmt.Sprintf("volume ls fails: %d %s", ls.Code, ls.Stderr)
+	}
+	const whole = "group\nnot-executable\npasswd\n"
+	ours := strings.NewReplacer("hostname\n", "", "hosts\n", "") // where files of a container's own were bound
+	for name := range strings.FieldsSeq(ls.Stdout) {
+		if name != "target" {
+			return "an anonymous volume is left: " + name
+		}
+		r := h.Run(t, "run", "--rm", "--network", "none", "-v", "target:/v:nocopy", "busybox", "ls", "/v")
+		if names := ours.Replace(r.Stdout); names != "" && names != whole || r.Code != 0 {
+			return fmt.Sprintf("half a volume: %+v", r)
+		}
+		if r := h.Run(t, "volume", "rm", name); r.Code != 0 {
+			return fmt.Sprintf("%s is listed but volume rm says: %s", name, r.Stderr)
+		}
+	}
+	return ""
 }
