@@ -38,6 +38,7 @@ var commands = [...]command{
 	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
+	{name: "network", short: "Manage networks", group: management, sub: networkCommands[:]},
 	{name: "volume", short: "Manage volumes", group: management, sub: volumeCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
@@ -48,7 +49,7 @@ var commands = [...]command{
 	{name: "diff", short: shortDiff, build: buildDiff},
 	{name: "export", short: shortExport, build: buildExport},
 	{name: "import", short: shortImport, build: buildImport},
-	{name: "inspect", short: "Show everything known of containers, images and volumes", build: buildInspect},
+	{name: "inspect", short: "Show everything known of containers, images, networks and volumes", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
 	{name: "load", short: shortLoad, build: buildLoad},
 	{name: "logs", short: shortLogs, build: buildLogs},
@@ -107,6 +108,13 @@ var imageCommands = [...]command{
 	{name: "prune", short: "Remove images that no container has", build: buildImagePrune},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
 	{name: "tag", short: shortTag, build: buildTag},
+}
+
+var networkCommands = [...]command{
+	{name: "create", short: "Create a network", build: buildNetworkCreate},
+	{name: "inspect", short: "Show everything known of networks", build: buildNetworkInspect},
+	{name: "ls", aliases: []string{"list"}, short: "List networks", build: buildNetworkLs},
+	{name: "rm", aliases: []string{"remove"}, short: "Remove networks", build: buildNetworkRm},
 }
 
 var volumeCommands = [...]command{

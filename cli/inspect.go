@@ -53,11 +53,11 @@ type object struct {
 
 func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) error {
 	switch o.kind {
-	case "", "container", "image", "volume":
-	case "network", "plugin", "config", "secret", "service", "node", "task":
+	case "", "container", "image", "network", "volume":
+	case "plugin", "config", "secret", "service", "node", "task":
 		return errdef.NotImplemented("this version has no objects of the type %s", o.kind)
 	default:
-		return errdef.Invalid("unknown type: %q: must be one of container, image, volume", o.kind)
+		return errdef.Invalid("unknown type: %q: must be one of container, image, network, volume", o.kind)
 	}
 	t, err := inspectTemplate(o.format)
 	if err != nil {
@@ -90,6 +90,10 @@ func (a *app) inspect(cmd *cobra.Command, names []string, o inspectOptions) erro
 }
 
 func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOptions) (object, error) {
+	if o.kind == "network" {
+		v, raw, err := c.NetworkInspect(cmd.Context(), name)
+		return object{v, raw}, err
+	}
 	if o.kind == "volume" {
 		v, raw, err := c.VolumeInspect(cmd.Context(), name)
 		return object{v, raw}, err
@@ -109,6 +113,9 @@ func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOpti
 		return object{v, raw}, nil
 	}
 	if o.kind == "" && errors.Is(err, errdef.ErrNotFound) {
+		if v, raw, err := c.NetworkInspect(cmd.Context(), name); err == nil {
+			return object{v, raw}, nil
+		}
 		if v, raw, err := c.VolumeInspect(cmd.Context(), name); err == nil {
 			return object{v, raw}, nil
 		}
