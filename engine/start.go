@@ -36,6 +36,7 @@ func (e *Engine) Start(ctx context.Context, name string) (warnings []string, err
 }
 
 func (e *Engine) start(ctx context.Context, c *Container) (warnings []string, err error) {
+	e.head(c.ID) // whoever prepares this start needs the lock: waited for with it, each would wait for the other
 	l, err := e.lock(ctx, c.ID)
 	if err != nil {
 		return nil, err
