@@ -292,6 +292,12 @@ func (o *Overlay) mountByPath(fds []int, upper, work int) (int, error) {
 		layers = fds[:len(o.Lower)+1]
 	}
 	for _, fd := range layers {
+		// The copy of a shared mount, as systemd makes all of them, is its peer: what is mounted on it would be shared too,
+		// which pivot_root(2) refuses, and would appear on the layer's directory for everybody.
+		private := unix.MountAttr{Propagation: unix.MS_PRIVATE}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &private); err != nil {
+			return -1, fmt.Errorf("cut mount propagation: %w", err)
+		}
 		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, o.Scratch, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return -1, fmt.Errorf("attach layer to %s: %w", o.Scratch, err)
 		}
