@@ -73,8 +73,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 	switch {
 	case len(h.PortBindings) > 0 || h.PublishAllPorts:
 		return missing("publishing ports (-p)")
-	case h.Init != nil && *h.Init:
-		return missing("an init process (--init)")
 	case len(h.Links) > 0:
 		return errdef.NotImplemented("links between containers (--link) are not supported: containers reach each other by address, and --add-host gives one a name")
 	case len(h.DeviceRequests) > 0:
@@ -254,6 +252,9 @@ func wireHost(h *engine.Host) *container.HostConfig {
 	}
 	for _, d := range r.BlkioWeightDevices {
 		out.BlkioWeightDevice = append(out.BlkioWeightDevice, &blkiodev.WeightDevice{Path: d.Path, Weight: d.Weight})
+	}
+	if h.Init {
+		out.Init = &h.Init
 	}
 	if out.LogConfig.Type == "" {
 		out.LogConfig.Type = "json-file"

@@ -145,6 +145,9 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 	if m.Health, err = c.health(); err != nil {
 		return nil, err
 	}
+	if m.Init, err = e.init(c, b.spec); err != nil {
+		return nil, err
+	}
 	if m.Root, err = e.overlay(c); err != nil {
 		return g, err
 	}

@@ -73,6 +73,8 @@ type Config struct {
 	// disk, when no connected engine has promised to do that work (see Request.Remove) or the one that did has not; empty
 	// for none. Used for --rm and, later, restart policies.
 	OnExit []string `json:"onExit,omitempty"`
+	// Init is runtime.Config.Init.
+	Init string `json:"init,omitempty"`
 	// Health is nil when nothing is to be tested.
 	Health *HealthConfig `json:"health,omitempty"`
 	// Events is the directory of the journal, "" for none, and Attributes what every event of the container carries.

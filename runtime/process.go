@@ -483,10 +483,26 @@ func (b *boot) exec() {
 	p := b.prog
 	argv, env := p.Strings(b.process.Args), p.Strings(b.environment())
 	for _, path := range b.candidates() {
+		if b.cfg.Init != "" {
+			b.execInit(path, env)
+			continue
+		}
 		c := p.Call("exec "+path, unix.SYS_EXECVE, path, argv, env).Allow(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
 		b.tries = append(b.tries, try{path, c.Result()})
 	}
 	p.Fail("exec "+b.process.Args[0], unix.ENOENT)
+}
+
+// execInit executes the init for the command at path, if that can be executed: the init itself is always there, and a
+// command that is not is to be told like any other.
+func (b *boot) execInit(path string, env any) {
+	p := b.prog
+	next := p.NewLabel()
+	c := p.Call("exec "+path, unix.SYS_FACCESSAT, unix.AT_FDCWD, path, unix.X_OK).Allow(unix.ENOENT, unix.ENOTDIR, unix.EACCES).Else(next)
+	b.tries = append(b.tries, try{path, c.Result()})
+	argv := p.Strings(slices.Concat([]string{b.cfg.Init, path}, b.process.Args))
+	p.Call("exec "+b.cfg.Init, unix.SYS_EXECVE, b.cfg.Init, argv, env)
+	p.Mark(next)
 }
 
 // searchCommand fails early, for a process that waits for Start: the command may still go away.

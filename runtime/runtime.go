@@ -55,6 +55,9 @@ type Config struct {
 	// leave the host's root: the moment of the hooks prestart, createRuntime and createContainer. Exec works already,
 	// with paths of the host. An error ends the container. The Terminal is not there yet.
 	BeforePivot func(*Container) error
+	// Init is the path in the container of a program that becomes process 1 and runs the command: it is given its own name,
+	// the path of the command, and the command's arguments. "" for none.
+	Init string
 	// Preserve are descriptors the process gets as 3, 4, ... (runc's --preserve-fds, LISTEN_FDS).
 	Preserve []*os.File
 	Trace    *trace.Trace
