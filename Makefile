@@ -14,7 +14,7 @@ test: ## install what the tests need (as root), build, and run every test this u
 	@.ci/test
 
 test-vm: ## the core of the tests on Debian's own kernel: cgroup v2, AppArmor (QEMU, no KVM needed)
-	@test/vm/run
+	@test/vm/run && test/vm/run --systemd
 
 bench: build ## measure against the C floor, docker and podman; write docs/benchmarks.md
 	@.ci/packages gcc busybox dockerd podman runc && go run ./bench
