@@ -36,6 +36,9 @@ func (e *Engine) Kill(ctx context.Context, name, signal string) error {
 	if !c.Running() {
 		return errdef.Conflict("cannot kill container: %s: container %s is not running", name, c.ID)
 	}
+	if sig == int(unix.SIGKILL) { // as in Docker: who removes the container next finds it stopped
+		return e.killNow(ctx, c)
+	}
 	return e.signal(ctx, c, sig)
 }
 

@@ -475,7 +475,8 @@ func (h *Host) networkMode() (warning string, err error) {
 	case modeNone, modeHost:
 	default:
 		if _, joins := other(h.Network); !joins {
-			return "", errdef.NotFound("network %s not found: this Hull has bridge, host and none, and container:NAME", clip(h.Network))
+			// Not of kind ErrNotFound: at a create that means the image, and clients would pull it and try again.
+			return "", errdef.Invalid("network %s not found: this Hull has bridge, host and none, and container:NAME", clip(h.Network))
 		}
 	}
 	return "", nil

@@ -130,11 +130,10 @@ func peer(conn *net.UnixConn) string {
 	return who
 }
 
-// bind makes the socket under another name and moves it into place when it has its owner and listens: there is no
-// moment in which a stranger could connect, or find a socket of ours that refuses.
-func bind(path, group string) (net.Listener, error) {
-	tmp := filepath.Join(filepath.Dir(path), state.TempName())
-	if len(tmp) > maxPath || len(path) > maxPath {
+// bind makes the socket in place of a dead one. It is its owner's alone until it listens and has its group, so that no
+// stranger finds a moment to connect.
+func bind(path, group string) (_ net.Listener, err error) {
+	if len(path) > maxPath {
 		return nil, errdef.Invalid("%s is too long for the path of a socket: choose a shorter one with --host", path)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -144,24 +143,29 @@ func bind(path, group string) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	// The mode of an unbound socket is that of the file it becomes.
-	err = unix.Fchmod(fd, 0o600)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: tmp})
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return nil, &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
-	if err != nil {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, &fs.PathError{Op: "listen on", Path: path, Err: err}
 	}
-	if err = give(tmp, group); err == nil {
-		if err = unix.Listen(fd, backlog); err == nil {
-			err = os.Rename(tmp, path)
+	defer func() {
+		if err != nil {
+			os.Remove(path)
 		}
+	}()
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, &fs.PathError{Op: "listen on", Path: path, Err: err}
 	}
-	if err != nil {
-		return nil, errors.Join(&fs.PathError{Op: "listen on", Path: path, Err: err}, os.Remove(tmp))
+	if err := give(path, group); err != nil {
+		return nil, err
 	}
 	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(path))
+		return nil, err
 	}
 	return &socket{Listener: l, path: path}, nil
 }

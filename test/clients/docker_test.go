@@ -78,7 +78,7 @@ var walk = [...]struct{ line, want string }{
 	{`docker stop -t 1 web && docker wait web`, `^web\n0\n$`},
 	{`docker start web`, `^web\n$`},
 	{`docker rm -f web`, `^web\n$`},
-	{`docker events --since 10m --until 0s --filter container=web --format '{{.Status}}' | tr '\n' ' '`, `(?s)create start .*kill .*die .*stop .*destroy `},
+	{`docker events --since 10m --until $(date +%s.%N) --filter container=web --format '{{.Status}}' | tr '\n' ' '`, `(?s)create start .*kill .*die .*stop .*destroy `},
 	{`docker create --name cc --network none busybox true && docker start -a cc && docker rm cc`, `^[0-9a-f]{64}\ncc\n$`},
 	{`docker tag busybox other:2 && docker rmi other:2`, `Untagged: other:2`},
 	{`docker volume create vol && docker volume ls -q && docker volume inspect -f '{{.Driver}}' vol`, `^vol\nvol\nlocal\n$`},
