@@ -77,8 +77,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		return errdef.NotImplemented("links between containers (--link) are not supported: containers reach each other by address, and --add-host gives one a name")
 	case len(h.DeviceRequests) > 0:
 		return missing("a device request (--gpus)")
-	case h.CgroupParent != "":
-		return missing("--cgroup-parent")
 	case len(h.StorageOpt) > 0:
 		return missing("--storage-opt")
 	case h.Cgroup != "":
@@ -104,8 +102,8 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 		DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, DeviceRules: h.DeviceCgroupRules, Sysctls: h.Sysctls,
 		ShmSize: h.ShmSize, OOMScoreAdj: h.OomScoreAdj, Annotations: h.Annotations,
 		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, CidFile: h.ContainerIDFile, Umask: h.Umask,
-		Log:       engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
-		Resources: resourcesFrom(&h.Resources),
+		Log:          engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
+		CgroupParent: h.CgroupParent, Resources: resourcesFrom(&h.Resources),
 	}
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return nil, errdef.As(errdef.ErrInvalid, err)
@@ -245,7 +243,7 @@ func wireHost(h *engine.Host) *container.HostConfig {
 			Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,
 			OomKillDisable: r.OOMKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,
 			CPURealtimePeriod: r.CPURTPeriod, CPURealtimeRuntime: r.CPURTRuntime, CpusetCpus: r.CpusetCpus, CpusetMems: r.CpusetMems,
-			PidsLimit: r.PidsLimit, BlkioWeight: r.BlkioWeight, DeviceCgroupRules: h.DeviceRules,
+			PidsLimit: r.PidsLimit, BlkioWeight: r.BlkioWeight, DeviceCgroupRules: h.DeviceRules, CgroupParent: h.CgroupParent,
 			BlkioDeviceReadBps: wireThrottles(r.BlkioReadBps), BlkioDeviceWriteBps: wireThrottles(r.BlkioWriteBps),
 			BlkioDeviceReadIOps: wireThrottles(r.BlkioReadIOPS), BlkioDeviceWriteIOps: wireThrottles(r.BlkioWriteIOPS),
 		},

@@ -45,6 +45,7 @@ type options struct {
 	swappiness                               int64
 	oomKillDisable                           bool
 	deviceRules                              listFlag
+	cgroupParent                             string
 	publish, expose                          listFlag
 	publishAll                               bool
 }
@@ -91,6 +92,7 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports on free ports of the host")
 	f.Var(&o.expose, "expose", "Say that the container serves a port or a range of ports")
 
+	f.StringVar(&o.cgroupParent, "cgroup-parent", "", "Cgroup to put the container's into")
 	f.VarP(&o.volumes, "volume", "v", "Mount a volume or a directory of the host: [name:|/source:]/target[:ro]")
 	f.Var(&o.mountSpecs, "mount", "Mount a file system: type=bind|volume|tmpfs|image,source=...,target=...")
 	f.Var(&o.volumesFrom, "volumes-from", "Mount the volumes of another container: container[:ro]")
@@ -127,9 +129,8 @@ const (
 func refuseFlags(f *pflag.FlagSet) {
 	refusedFlags(f, []refused{
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
-		{name: "cgroup-parent", why: "is not in this version yet: containers live below the engine's own cgroup"},
 		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
-		{name: "storage-opt", why: notYet},
+		{name: "storage-opt", why: "is supported only for overlay over xfs with 'pquota' mount option, which Hull does not use: a limit of the writable layer is not there"},
 		{name: "use-api-socket", boolean: true, why: "needs the served API, which this version does not have yet"},
 		{name: "isolation", harmless: "default", why: windows},
 		{name: "cpu-count", why: windows},
@@ -317,7 +318,7 @@ func (o *options) resources(h *container.HostConfig) error {
 	if o.oomKillDisable {
 		r.OomKillDisable = &o.oomKillDisable
 	}
-	r.DeviceCgroupRules = o.deviceRules
+	r.DeviceCgroupRules, r.CgroupParent = o.deviceRules, o.cgroupParent
 	r.Ulimits = o.ulimits.list()
 	for _, s := range o.devices {
 		d, err := device(s)

@@ -44,7 +44,8 @@ func (r *record) check() (warnings []string, err error) {
 		func() error { return checkSysctls(h) },
 		func() error { return checkUlimits(h.Ulimits) },
 		func() error { return checkHosts(h) },
-		func() error { _, err := groupIDs(h.GroupAdd); return err },
+		func() error { return checkGroups(h.GroupAdd) },
+		func() error { return checkCgroupParent(h.CgroupParent) },
 		func() error { _, _, err := capabilities(h); return err },
 		func() error { _, err := parseSecurity(h); return err },
 		func() error { _, err := parseMounts(h); return err },
@@ -57,6 +58,9 @@ func (r *record) check() (warnings []string, err error) {
 	}
 	if warnings, err = checkPorts(c, h); err != nil {
 		return nil, err
+	}
+	if h.UTSMode == modeHost && c.Hostname != "" {
+		return nil, errdef.Invalid("conflicting options: hostname and the UTS mode")
 	}
 	if h.OOMScoreAdj < -1000 || h.OOMScoreAdj > 1000 {
 		return nil, errdef.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OOMScoreAdj)

@@ -85,7 +85,7 @@ func (e *Engine) names() string           { return filepath.Join(e.root, "names"
 func (e *Engine) dir(id string) string    { return filepath.Join(e.root, "containers", id) }
 func (e *Engine) runDir(id string) string { return filepath.Join(e.run, "containers", id) }
 
-// cgroup of a container, below every hierarchy.
+// cgroup of a container, below every hierarchy, unless it was given another parent.
 func (e *Engine) cgroup(id string) string { return e.Instance() + "/" + id }
 
 // ready makes sure that the store exists and is of a schema this engine knows: one read when it does.

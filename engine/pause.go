@@ -81,7 +81,7 @@ func noGroups() string {
 
 // group is the cgroup of c. It need not exist: an ordinary user's containers mostly have none.
 func (e *Engine) group(c *Container) (*cgroup.Group, error) {
-	return cgroup.Open(cgroup.Detect(), e.cgroup(c.ID))
+	return cgroup.Open(cgroup.Detect(), e.cgroupOf(c))
 }
 
 // frozen reports whether the processes of c stand still, whoever froze them.

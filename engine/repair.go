@@ -87,6 +87,9 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWait)
 	defer cancel()
 	cfg := &runtime.Config{ID: id, Bundle: dir, Spec: spec, Cgroup: e.cgroup(id)}
+	if spec.Linux != nil && spec.Linux.CgroupsPath != "" {
+		cfg.Cgroup = spec.Linux.CgroupsPath // with --cgroup-parent it lies elsewhere
+	}
 	if err := runtime.Delete(ctx, cfg); err != nil {
 		return false, err
 	}

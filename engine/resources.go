@@ -2,6 +2,7 @@ package engine
 
 import (
 	"os"
+	"path"
 	"reflect"
 	"runtime"
 	"strconv"
@@ -126,6 +127,22 @@ func checkCPUList(what, list string) error {
 		}
 	}
 	return nil
+}
+
+// cgroupOf is where the processes of c are: its definition says it, so they are found whatever else is lost.
+func (e *Engine) cgroupOf(c *Container) string {
+	if c.Host.CgroupParent == "" {
+		return e.cgroup(c.ID)
+	}
+	return path.Join("/", c.Host.CgroupParent, c.ID)
+}
+
+// checkCgroupParent refuses what would not be a path below every hierarchy. ".." leads nowhere: see cgroupOf.
+func checkCgroupParent(p string) error {
+	if len(p) > 2048 {
+		return errdef.Invalid("invalid cgroup parent %q: it is too long", clip(p))
+	}
+	return noControl("cgroup parent", p)
 }
 
 // limits of the cgroup.

@@ -89,10 +89,7 @@ func (b *builder) build(root, dir, cgroup string) (err error) {
 
 // process is what runs in the container first; exec changes the arguments of a copy.
 func (c *Container) process(caps []string, sec *security) (*specs.Process, error) {
-	gids, err := groupIDs(c.Host.GroupAdd)
-	if err != nil {
-		return nil, err
-	}
+	gids, _ := c.Host.groups()
 	p := &specs.Process{
 		Terminal:        c.Config.Tty,
 		Args:            slices.Concat(c.Config.Entrypoint, c.Config.Cmd),
@@ -144,23 +141,29 @@ func selinuxLabel(opts []string) string {
 	return user + ":" + role + ":" + typ + ":" + level
 }
 
-// groupIDs reads the numbers of --group-add.
-func groupIDs(groups []string) ([]uint32, error) {
-	var ids []uint32
-	for _, g := range groups {
-		if err := checkUserPart(g); err != nil {
-			return nil, err
+// groups takes --group-add apart: numbers, and names that the runtime looks up in the image's /etc/group.
+func (h *Host) groups() (ids []uint32, names []string) {
+	for _, g := range h.GroupAdd {
+		if n, err := strconv.ParseUint(g, 10, 32); err == nil {
+			ids = append(ids, uint32(n))
+		} else {
+			names = append(names, g)
 		}
-		if !isDigits(g) {
-			return nil, errdef.NotImplemented("--group-add takes numbers only so far: give the id of group %q", clip(g))
-		}
-		n, err := strconv.ParseUint(g, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, uint32(n))
 	}
-	return ids, nil
+	return ids, names
+}
+
+// checkGroups holds --group-add to what can be an id or a name.
+func checkGroups(groups []string) error {
+	for _, g := range groups {
+		if g == "" {
+			return errdef.Invalid("invalid group: an empty name")
+		}
+		if err := checkUserPart(g); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *builder) namespaces() {

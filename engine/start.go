@@ -114,7 +114,7 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		e: e, c: c, noCgroups: os.Geteuid() != 0, volumes: e.volumes(), lower: e.imageLower,
 		ids: g.ids, endpoint: g.endpoint, shared: shared,
 	}
-	if err := b.build(e.root, e.dir(c.ID), e.cgroup(c.ID)); err != nil {
+	if err := b.build(e.root, e.dir(c.ID), e.cgroupOf(c)); err != nil {
 		return g, err
 	}
 	m := &monitor.Config{
@@ -126,8 +126,9 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		Warnings: b.warnings,
 	}
 	if !b.noCgroups {
-		m.Cgroup = e.cgroup(c.ID)
+		m.Cgroup = e.cgroupOf(c)
 	}
+	_, m.Groups = c.Host.groups()
 	m.Claims = g.claims()
 	if shared != nil {
 		m.Joins = shared.joins

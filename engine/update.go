@@ -90,7 +90,7 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 // limitsOf translates the limits of c; nil when this user has no cgroups.
 func (e *Engine) limitsOf(c *Container) (*specs.LinuxResources, []string) {
 	b := &builder{c: c, noCgroups: os.Geteuid() != 0, spec: &specs.Spec{Linux: &specs.Linux{Resources: new(specs.LinuxResources)}}}
-	b.limits(e.cgroup(c.ID))
+	b.limits(e.cgroupOf(c))
 	return b.spec.Linux.Resources, b.warnings
 }
 

@@ -54,6 +54,7 @@ type Config struct {
 	Root     *Overlay  `json:"root,omitempty"`
 	Cgroup   string    `json:"cgroup"`            // below every hierarchy, e.g. "hull/<id>"
 	Seccomp  string    `json:"seccomp,omitempty"` // file of compiled BPF to use instead of compiling spec.Linux.Seccomp
+	Groups   []string  `json:"groups,omitempty"`  // names, as in runtime.Config
 	Log      LogConfig `json:"log"`
 	// Publish are the ports of the host that are to lead to the container. They are claimed before it is made.
 	Publish *relay.Config `json:"publish,omitempty"`

@@ -45,8 +45,10 @@ type Config struct {
 	Cgroup string      // below every hierarchy; "" takes Spec.Linux.CgroupsPath
 	// Seccomp is a compiled filter (array of struct sock_filter) used instead of Spec.Linux.Seccomp.
 	Seccomp []byte
-	Link    *Link       // what the new network namespace of Spec is connected by; nil leaves only lo in it
-	Stdio   [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
+	Link    *Link // what the new network namespace of Spec is connected by; nil leaves only lo in it
+	// Groups are names that the process's user joins beside Spec.Process.User.AdditionalGids, looked up in the image.
+	Groups []string
+	Stdio  [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
 	// StartFifo is the path of a FIFO. The process waits before execve until Start writes to it (OCI create), and
 	// outlives the caller. Without it Create returns only after execve has succeeded, and the process is killed when
 	// the caller ends.
@@ -86,6 +88,7 @@ type Target struct {
 	Cgroup  string
 	Spec    *specs.Spec // the container's: which namespaces it has, which ids are mapped
 	Seccomp []byte      // compiled filter; nil for none
+	Groups  []string    // as in Config
 	// Outlive lets the process live on when the caller ends; otherwise it is killed then.
 	Outlive bool
 }

@@ -28,11 +28,13 @@ func (b *boot) resolveUser() error {
 	u := &b.process.User
 	c := credentials{uid: u.UID, gid: u.GID, groups: u.AdditionalGids}
 
-	if u.Username != "" {
-		group, err := b.readRootFile("etc/group")
-		if err != nil {
+	var group []byte
+	if u.Username != "" || len(b.cfg.Groups) > 0 {
+		if group, err = b.readRootFile("etc/group"); err != nil {
 			return err
 		}
+	}
+	if u.Username != "" {
 		if err := c.lookup(u.Username, passwd, group); err != nil {
 			return err
 		}
@@ -40,6 +42,13 @@ func (b *boot) resolveUser() error {
 		c.home = e[5]
 	}
 
+	for _, name := range b.cfg.Groups {
+		e, ok := groupEntry(group, name)
+		if !ok {
+			return errdef.Invalid("Unable to find group %s: no matching entries in group file", name)
+		}
+		c.add(atoi(e[2]))
+	}
 	if c.home == "" {
 		c.home = "/"
 	}
