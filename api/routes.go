@@ -81,7 +81,6 @@ var table = [...]route{
 	{"POST", "/volumes/prune", (*server).pruneVolumes, write},
 	{"GET", "/volumes/{name}", (*server).inspectVolume, read},
 	{"DELETE", "/volumes/{name}", (*server).removeVolume, write},
-	{"GET", "/hull/v1/volumes/prunable", (*server).prunableVolumes, read},
 	{"GET", "/hull/v1/volumes/{name}/removable", (*server).removableVolume, read},
 
 	{"GET", "/networks", (*server).listNetworks, read},

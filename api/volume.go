@@ -79,23 +79,14 @@ func (s *server) volumeRemoval(q *request, dry bool) error {
 }
 
 // pruneVolumes is POST /volumes/prune.
-func (s *server) pruneVolumes(q *request) error { return s.volumePrune(q, false) }
-
-// prunableVolumes is GET /hull/v1/volumes/prunable, our own: what would a prune remove?
-func (s *server) prunableVolumes(q *request) error { return s.volumePrune(q, true) }
-
-func (s *server) volumePrune(q *request, dry bool) error {
+func (s *server) pruneVolumes(q *request) error {
 	filters, err := q.filters()
 	if err != nil {
 		return err
 	}
-	pruned, err := s.engine.PruneVolumes(q.Context(), filters, dry)
+	pruned, err := s.engine.PruneVolumes(q.Context(), filters)
 	if err != nil {
 		return err
 	}
-	out := wire.PruneReport{VolumesDeleted: pruned.Volumes, SpaceReclaimed: pruned.Bytes}
-	if out.VolumesDeleted == nil {
-		out.VolumesDeleted = []string{}
-	}
-	return q.answer(http.StatusOK, out)
+	return q.answer(http.StatusOK, wire.PruneReport{VolumesDeleted: notNil(pruned.Volumes), SpaceReclaimed: pruned.Bytes})
 }

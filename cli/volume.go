@@ -164,11 +164,10 @@ func buildVolumePrune(a *app, cmd *cobra.Command) {
 			return err
 		}
 		return a.prune(cmd.Context(), &o, warning, func(f client.Filters) (pruned, error) {
-			prune := c.VolumePrune
 			if o.dry {
-				prune = c.VolumePrunable
+				return planned(cmd.Context(), c, map[string]client.Filters{"volumes": f})
 			}
-			r, err := prune(cmd.Context(), f)
+			r, err := c.VolumePrune(cmd.Context(), f)
 			return pruned{"Deleted Volumes:\n" + strings.Join(r.VolumesDeleted, "\n"), len(r.VolumesDeleted), r.SpaceReclaimed}, err
 		})
 	}

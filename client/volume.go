@@ -79,12 +79,3 @@ func (c *Client) VolumePrune(ctx context.Context, f Filters) (volume.PruneReport
 	err := c.call(ctx, request{method: http.MethodPost, path: "/volumes/prune", query: q}, &out)
 	return out, err
 }
-
-// VolumePrunable is VolumePrune that removes nothing and only says what it would.
-func (c *Client) VolumePrunable(ctx context.Context, f Filters) (volume.PruneReport, error) {
-	q := url.Values{}
-	f.query(q)
-	var out volume.PruneReport
-	err := c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/volumes/prunable", query: q}, &out)
-	return out, err
-}

@@ -140,8 +140,8 @@ type PrunedVolumes struct {
 
 // PruneVolumes removes the volumes that no container has and all filters hold for: of those only the anonymous ones,
 // unless the filter all says otherwise. A volume that somebody begins to use meanwhile stays.
-func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string, dry bool) (*PrunedVolumes, error) {
-	return e.pruneVolumes(ctx, filters, dry, nil)
+func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string) (*PrunedVolumes, error) {
+	return e.pruneVolumes(ctx, filters, false, nil)
 }
 
 // pruneVolumes is PruneVolumes; a dry one takes the containers in gone for removed.
