@@ -37,6 +37,7 @@ const dropFile = "drop-volumes"
 
 func (e *Engine) volumes() *volume.Store {
 	s := volume.Open(e.root)
+	s.Told = func(action, name string) { e.event("volume", action, name, map[string]string{"driver": volume.Driver}) }
 	if os.Geteuid() != 0 {
 		s.Discard, s.Move = e.discard, e.moveInside
 	}

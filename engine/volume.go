@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 
 	"hull/errdef"
 	"hull/volume"
@@ -191,6 +192,9 @@ func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, 
 		}
 		out.Volumes = append(out.Volumes, v.Name)
 		out.Bytes += uint64(size)
+	}
+	if !dry {
+		e.event("volume", "prune", "", map[string]string{"reclaimed": strconv.FormatUint(out.Bytes, 10)})
 	}
 	return out, nil
 }

@@ -57,6 +57,14 @@ type Store struct {
 	// state.MoveInto with more rights.
 	Discard func(dir string) error
 	Move    func(from, to string) error
+	// Told, when set, is called when a volume has come ("create") or gone ("destroy").
+	Told func(action, name string)
+}
+
+func (s *Store) tell(action, name string) {
+	if s.Told != nil {
+		s.Told(action, name)
+	}
 }
 
 // Open returns the volumes of the store root. It touches nothing.
@@ -133,26 +141,35 @@ func (s *Store) Get(name string) (*Volume, error) {
 	if CheckName(name) != nil {
 		return nil, notFound(name)
 	}
-	dir := s.path(name)
-	b, err := state.Read(filepath.Join(dir, configFile), maxConfig)
-	v := new(Volume)
-	if err == nil {
-		if err = plainjson.Unmarshal(b, v); err == nil && v.Name != name {
-			err = errors.New("it is the definition of another volume")
+	v, err := s.read(name)
+	for try := 0; isMissing(err) && try < 3; try++ { // it may come, or go, between two looks
+		if _, statErr := os.Lstat(s.path(name)); isMissing(statErr) {
+			return nil, notFound(name)
 		}
-	}
-	if err == nil {
-		v.dir = dir
-		return v, nil
-	}
-	st, statErr := os.Lstat(dir)
-	if isMissing(statErr) || statErr == nil && !st.IsDir() {
-		return nil, notFound(name)
+		v, err = s.read(name)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
-	return &Volume{Name: name, Damaged: err.Error(), dir: dir}, nil
+	if err != nil {
+		return &Volume{Name: name, Damaged: err.Error(), dir: s.path(name)}, nil
+	}
+	return v, nil
+}
+
+func (s *Store) read(name string) (*Volume, error) {
+	b, err := state.Read(filepath.Join(s.path(name), configFile), maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{dir: s.path(name)}
+	if err := plainjson.Unmarshal(b, v); err != nil {
+		return nil, err
+	}
+	if v.Name != name {
+		return nil, errors.New("it is the definition of another volume")
+	}
+	return v, nil
 }
 
 // List returns all volumes by name, damaged ones too.
@@ -295,6 +312,7 @@ func (s *Store) make(ctx context.Context, o *Spec) (_ *Held, err error) {
 		return nil, &fs.PathError{Op: "create volume", Path: v.dir, Err: err}
 	}
 	kept = true
+	s.tell("create", o.Name)
 	if !o.Volatile {
 		if err := state.SyncDir(s.dir); err != nil {
 			l.Unlock()
@@ -384,6 +402,7 @@ func (s *Store) Remove(ctx context.Context, name string, inUse func(*Volume) err
 	if err := os.Rename(v.dir, gone); err != nil {
 		return err
 	}
+	s.tell("destroy", name)
 	if v.Owner == "" { // what a container leaves behind may come back with a power cut, to be removed again
 		if err := state.SyncDir(s.dir); err != nil {
 			return err
