@@ -78,8 +78,9 @@ type app struct {
 
 	screen *screen // the terminal, if stdin is one and is in raw mode
 
-	client *client.Client // use engine()
-	cmd    *cobra.Command // the command that runs, for messages
+	client     *client.Client // use engine()
+	completing bool           // for a shell
+	cmd        *cobra.Command // the command that runs, for messages
 }
 
 // global are the flags that stand before the command.
@@ -134,10 +135,7 @@ func (a *app) execute(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return a.usageError(nil, err)
 	}
-	if isDir(a.store.Config) {
-		a.dockerDir, a.store.Config = a.store.Config, ""
-	}
-	a.chosen = flags.Changed("root") || flags.Changed("run") || flags.Changed("config") && a.store.Config != ""
+	a.storeChosen(flags)
 	rest := flags.Args()
 	switch {
 	case a.version:
@@ -152,6 +150,14 @@ func (a *app) execute(args []string) error {
 		rest = append(rest[1:], "--help")
 	}
 	return a.dispatch(rest)
+}
+
+// storeChosen looks at the flags that choose a store.
+func (a *app) storeChosen(flags *pflag.FlagSet) {
+	if isDir(a.store.Config) {
+		a.dockerDir, a.store.Config = a.store.Config, ""
+	}
+	a.chosen = flags.Changed("root") || flags.Changed("run") || flags.Changed("config") && a.store.Config != ""
 }
 
 // dispatch builds only the command that is named: flags of forty others cost more than most commands do.
@@ -171,6 +177,10 @@ func (a *app) dispatch(args []string) error {
 		root.CompletionOptions.DisableDefaultCmd = true
 		root.AddCommand(a.build(c, args[1:]))
 	} else {
+		a.completing = true
+		args = a.completion(args)
+		root.Flags().AddFlagSet(a.globalFlags())
+		a.completable(root)
 		for _, c := range commands {
 			root.AddCommand(a.build(c, nil))
 		}

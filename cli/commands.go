@@ -196,6 +196,9 @@ func (a *app) build(c command, args []string) *cobra.Command {
 	c.build(a, cmd)
 	cmd.Flags().Bool("help", false, "Print usage") // without cobra's -h, which is --hostname here
 	cmd.Flags().Lookup("help").Hidden = true
+	if a.completing {
+		a.completable(cmd)
+	}
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a.cmd = cmd

@@ -94,6 +94,15 @@ func (a *app) withProxies(env []string) []string {
 	return env
 }
 
+// contextName is the name in the meta.json of a context.
+func contextName(meta []byte) string {
+	var m struct{ Name string }
+	if json.Unmarshal(meta, &m) != nil {
+		return ""
+	}
+	return m.Name
+}
+
 // contextHost is the address of the engine that a context of Docker's names, "" for the default one.
 func (a *app) contextHost(name string) (string, error) {
 	if name == "" || name == "default" {

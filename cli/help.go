@@ -155,7 +155,7 @@ func later(name string) (string, bool) {
 		{"is not in this version yet", "commit cp diff export history save events prune " +
 			"container+commit container+cp container+diff container+export container+prune " +
 			"image+history image+prune image+save system+df system+events system+prune context checkpoint plugin trust"},
-		{"is not part of Hull: more than one machine is the work of Kubernetes", "swarm node service stack secret config"},
+		{"is not part of Hull: more than one machine is the work of Kubernetes", "swarm node service stack secret config+create config+ls config+rm config+inspect"},
 	} {
 		for _, n := range strings.Fields(l.names) {
 			if strings.ReplaceAll(n, "+", " ") == name {
