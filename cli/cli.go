@@ -147,7 +147,7 @@ func (a *app) execute(args []string) error {
 		if len(rest) == 1 {
 			return a.rootHelp(flags)
 		}
-		rest = append(rest[1:], "--help")
+		return a.helpFor(rest[1:])
 	}
 	return a.dispatch(rest)
 }

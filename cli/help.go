@@ -47,9 +47,13 @@ func (a *app) rootHelp(flags *pflag.FlagSet) error {
 	a.list("Common Commands", commands[:], common)
 	a.list("Management Commands", commands[:], management)
 	a.list("Commands", commands[:], ungrouped)
+	w.printf("\nTopics:\n")
+	for _, t := range topics {
+		w.printf("  %-11s %s\n", t.Name, t.Short)
+	}
 	w.printf("\nGlobal Options:\n%s", a.flagUsages(flags))
 	w.printf("\nExit status: the command's own with run, exec and start -a; 125 when %s or the engine failed, 126 when\nthe command cannot be executed, 127 when it was not found, 1 for other failures.\n", a.Name)
-	w.printf("\nRun '%s COMMAND --help' for more information on a command.\n", a.Name)
+	w.printf("\nRun '%s COMMAND --help' for more information on a command, '%s help TOPIC' on a topic.\n", a.Name, a.Name)
 	return nil
 }
 
