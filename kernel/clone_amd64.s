@@ -23,14 +23,13 @@ ok:
 	MOVQ	$0, errno+24(FP)
 	RET
 
-// The child runs beside its parent: it uses registers only, waits for the end of file of fd and exits.
+// The child runs beside its parent: it uses registers only, waits until one of two descriptors has an event and exits.
 //
-// func rawCloneWait(args *CloneArgs, size uintptr, fd uintptr, buf unsafe.Pointer) (r, errno uintptr)
-TEXT ·rawCloneWait(SB),NOSPLIT|NOFRAME,$0-48
+// func rawCloneWait(args *CloneArgs, size uintptr, fds *[2]unix.PollFd) (r, errno uintptr)
+TEXT ·rawCloneWait(SB),NOSPLIT|NOFRAME,$0-40
 	MOVQ	args+0(FP), DI
 	MOVQ	size+8(FP), SI
-	MOVQ	fd+16(FP), R12
-	MOVQ	buf+24(FP), R13
+	MOVQ	fds+16(FP), R12
 	MOVQ	$435, AX // clone3
 	SYSCALL
 	CMPQ	AX, $0
@@ -38,18 +37,20 @@ TEXT ·rawCloneWait(SB),NOSPLIT|NOFRAME,$0-48
 	CMPQ	AX, $0xfffffffffffff001
 	JLS	ok
 	NEGQ	AX
-	MOVQ	$-1, r+32(FP)
-	MOVQ	AX, errno+40(FP)
+	MOVQ	$-1, r+24(FP)
+	MOVQ	AX, errno+32(FP)
 	RET
 ok:
-	MOVQ	AX, r+32(FP)
-	MOVQ	$0, errno+40(FP)
+	MOVQ	AX, r+24(FP)
+	MOVQ	$0, errno+32(FP)
 	RET
 child:
 	MOVQ	R12, DI
-	MOVQ	R13, SI
-	MOVQ	$1, DX
-	MOVQ	$0, AX // read
+	MOVQ	$2, SI
+	MOVQ	$0, DX
+	MOVQ	$0, R10
+	MOVQ	$0, R8
+	MOVQ	$271, AX // ppoll, without end
 	SYSCALL
 	MOVQ	$0, DI
 	MOVQ	$231, AX // exit_group

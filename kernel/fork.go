@@ -104,7 +104,7 @@ func (p *Program) fork(a *CloneArgs) (r, errno uintptr) {
 
 func rawClone(args *CloneArgs, size uintptr) (r, errno uintptr)
 
-func rawCloneWait(args *CloneArgs, size uintptr, fd uintptr, buf unsafe.Pointer) (r, errno uintptr)
+func rawCloneWait(args *CloneArgs, size uintptr, fds *[2]unix.PollFd) (r, errno uintptr)
 
 // outer runs the first child's part of the program. Like all below it allocates nothing, grows no stack, writes no
 // pointer to the heap and never returns.

@@ -44,8 +44,17 @@ func newNamespaces(flags uint64, uids, gids []IDMap) (user, net *os.File, err er
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("pipe: %w", err)
 	}
-	pid, err := cloneWait(flags, pipe[0])
 	defer unix.Close(pipe[0])
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		unix.Close(pipe[1])
+		return nil, nil, fmt.Errorf("pidfd_open: %w", err)
+	}
+	defer unix.Close(self)
+	// The kernel writes to it when the child's wait ends, which is before Reap returns, or after our own end.
+	until := &[2]unix.PollFd{{Fd: int32(pipe[0])}, {Fd: int32(self), Events: unix.POLLIN}}
+	defer runtime.KeepAlive(until)
+	pid, err := cloneWait(flags, until)
 	if err != nil {
 		unix.Close(pipe[1])
 		what := "network"
@@ -81,16 +90,16 @@ func newNamespaces(flags uint64, uids, gids []IDMap) (user, net *os.File, err er
 }
 
 // cloneWait starts a process that shares our memory and descriptors (a copy of the pipe's other end would keep it from
-// ending) and does nothing but exit at the end of file of fd.
-func cloneWait(flags uint64, fd int) (int, error) {
+// ending) and does nothing but exit when the pipe ends or we do. If we are killed, it is the only one that holds our
+// descriptors: it must not, or whoever is connected to us would wait for an answer for ever.
+func cloneWait(flags uint64, until *[2]unix.PollFd) (int, error) {
 	a := CloneArgs{Flags: flags | unix.CLONE_VM | unix.CLONE_FILES, ExitSignal: uint64(unix.SIGCHLD)}
-	buf := new([8]byte)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
 	runtimeBeforeFork()
-	r, e := rawCloneWait(&a, unsafe.Sizeof(a), uintptr(fd), unsafe.Pointer(buf))
+	r, e := rawCloneWait(&a, unsafe.Sizeof(a), until)
 	runtimeAfterFork()
 	if e != 0 {
 		return 0, syscall.Errno(e)
