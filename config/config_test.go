@@ -156,7 +156,7 @@ func TestMistakes(t *testing.T) {
 		{"stop-timeout = \"soon\"", `f:1: stop-timeout: want a duration, as "10s" or "5m", or a number of seconds, not the text "soon"`},
 		{"serve.idle-timeout = -1", `f:1: serve.idle-timeout: want a duration, as "10s" or "5m", or a number of seconds, not -1`},
 		{"shm-size = \"9999999999g\"", `f:1: shm-size: want a size, as "64m", not the text "9999999999g"`},
-		{"network.address = \"172.30.0.0/16\"", `f:1: network.address: want the address of a host in its network, as 172.30.0.1/16, not the text "172.30.0.0/16"`},
+		{"network.address = \"172.30.0.0/16\"", `f:1: network.address: want the IPv4 address of a host in its network, as 172.30.0.1/16, not the text "172.30.0.0/16"`},
 		{"network.pools = [\n{base = \"10.0.0.0/8\", size = 24},\n{base = \"10.1.0.0/16\", size = 24}]", "network.pools: 10.1.0.0/16 overlaps 10.0.0.0/8"},
 		{"network.pools = [{base = \"10.0.0.1/8\", size = 24}]", "f:1: network.pools: base: 10.0.0.1/8 has bits behind its length: did you mean 10.0.0.0/8?"},
 		{"network.pools = [{base = \"10.0.0.0/16\", size = 8}]", "f:1: network.pools: size: want a whole number from 16 to 30, not 8"},

@@ -25,7 +25,7 @@ var Keys = [...]Key{
 		func(c *Config, v *value) error { return v.texts(&c.Log.Options) },
 		func(c *Config) string { return pairs(c.Log.Options) }},
 
-	{"network.address", "bip", "address/length", "chosen from the pools", "Address of the host on the default bridge, and with its length the bridge's network.",
+	{"network.address", "bip", "address/length", "chosen from the pools", "IPv4 address of the host on the default bridge, and with its length the bridge's network.",
 		func(c *Config, v *value) error { return v.address(&c.Network.Address) },
 		func(c *Config) string { return stringOf(c.Network.Address) }},
 	{"network.pools", "default-address-pools", "list of {base, size}", "chosen not to shadow a route of the host", "Ranges that networks take their addresses from: base is a range, size the length of each network's prefix.",

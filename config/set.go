@@ -115,8 +115,8 @@ func (v *value) fields(want ...string) ([]*value, error) {
 
 func (v *value) address(to *netip.Prefix) error {
 	p, err := netip.ParsePrefix(v.text)
-	if v.kind != isString || err != nil || p.Addr() == p.Masked().Addr() || p.Addr().IsMulticast() {
-		return mistakeAt(v, "want the address of a host in its network, as 172.30.0.1/16, not %s", v)
+	if v.kind != isString || err != nil || !p.Addr().Is4() || p.Addr() == p.Masked().Addr() || p.Addr().IsMulticast() {
+		return mistakeAt(v, "want the IPv4 address of a host in its network, as 172.30.0.1/16, not %s", v)
 	}
 	*to = p
 	return nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -33,6 +34,10 @@ func (r *record) settle(c *config.Config) {
 	}
 	if !h.NoInit && c.Init != nil {
 		h.Init = h.Init || *c.Init
+	}
+	h.CgroupParent = cmp.Or(h.CgroupParent, c.CgroupParent)
+	if c.Network.Publish.IsValid() {
+		h.PublishIP = c.Network.Publish.String()
 	}
 	settleDNS(h, c)
 	if !c.Proxy.Outside {

@@ -25,6 +25,8 @@ pids-limit = 50
 shm-size = "1m"
 userns = "host"
 init = true
+cgroup-parent = "/web"
+network.publish = "127.0.0.1"
 stop-timeout = "90s"
 log.driver = "local"
 log.options = {max-size = "5m", max-file = 2}
@@ -41,6 +43,7 @@ func TestSettle(t *testing.T) {
 	r.settleStop(c)
 	want := Host{
 		Restart: RestartPolicy{Name: "on-failure", Retries: 12}, ShmSize: 1 << 20, Userns: "host", Init: true,
+		CgroupParent: "/web", PublishIP: "127.0.0.1",
 		Log:     Log{Driver: "local", Options: map[string]string{"max-size": "5m", "max-file": "2"}},
 		Ulimits: []Ulimit{{"core", 5, 5}, {"nofile", 10, 20}},
 		DNS:     []string{"10.0.0.1"}, DNSSearch: []string{"a.example"}, DNSOptions: []string{"ndots:1"},
@@ -59,6 +62,7 @@ func TestSettle(t *testing.T) {
 func TestSettleLeaves(t *testing.T) {
 	said := Host{
 		Restart: RestartPolicy{Name: "no"}, ShmSize: 5, Userns: "private", NoInit: true,
+		CgroupParent: "/mine", PublishIP: "127.0.0.1",
 		Log:     Log{Driver: "json-file", Options: map[string]string{"max-file": "9"}},
 		Ulimits: []Ulimit{{"core", 1, 1}, {"nofile", 3, 4}},
 		DNS:     []string{"10.9.9.9"}, DNSSearch: []string{"b"}, DNSOptions: []string{"rotate"},

@@ -37,12 +37,13 @@ type Host struct {
 	Network       string            `json:"network,omitempty"`    // "bridge", "host", "none" or "container:ID"
 	MACAddress    string            `json:"macAddress,omitempty"` // of its link; "" is made of its address
 	Ports         []PortBinding     `json:"ports,omitempty"`
+	PublishIP     string            `json:"publishIp,omitempty"` // where those listen that name no address; "" is everywhere
 	PublishAll    bool              `json:"publishAll,omitempty"`
 	AutoRemove    bool              `json:"autoRemove,omitempty"`
 	Restart       RestartPolicy     `json:"restart,omitzero"`
-	NoInit        bool              `json:"-"`               // the person said so: the configuration does not count
-	Init          bool              `json:"init,omitempty"`  // an init of ours is process 1
-	Binds         []string          `json:"binds,omitempty"` // SOURCE:TARGET[:OPTIONS], as -v
+	NoInit        bool              `json:"noInit,omitempty"` // a person wants none, whatever the configuration says
+	Init          bool              `json:"init,omitempty"`   // an init of ours is process 1
+	Binds         []string          `json:"binds,omitempty"`  // SOURCE:TARGET[:OPTIONS], as -v
 	Mounts        []Mount           `json:"mounts,omitempty"`
 	Tmpfs         map[string]string `json:"tmpfs,omitempty"`       // target -> options
 	VolumesFrom   []string          `json:"volumesFrom,omitempty"` // CONTAINER[:ro|rw]

@@ -88,7 +88,9 @@ func (b *PortBinding) wanted() (w relay.Wanted, err error) {
 func (c *Container) wanted() (out []relay.Wanted, err error) {
 	bound := map[string]bool{}
 	for i := range c.Host.Ports {
-		w, err := c.Host.Ports[i].wanted()
+		b := c.Host.Ports[i]
+		b.HostIP = cmp.Or(b.HostIP, c.Host.PublishIP)
+		w, err := b.wanted()
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +104,7 @@ func (c *Container) wanted() (out []relay.Wanted, err error) {
 				return nil, err
 			}
 			if !bound[portName(to, proto)] {
-				w, _ := (&PortBinding{Port: p}).wanted()
+				w, _ := (&PortBinding{Port: p, HostIP: c.Host.PublishIP}).wanted()
 				out = append(out, w)
 			}
 		}
