@@ -181,8 +181,7 @@ func become(name string) error {
 			return errdef.Unavailable("this command needs %s, which is neither beside this program nor in PATH: install it", name)
 		}
 	}
-	argv := append([]string{name}, os.Args[1:]...)
-	return &fs.PathError{Op: "execute", Path: path, Err: unix.Exec(path, argv, os.Environ())}
+	return &fs.PathError{Op: "execute", Path: path, Err: unix.Exec(path, os.Args, os.Environ())}
 }
 
 // beside is a program in the directory of this one, or "" when there is none.
