@@ -38,7 +38,7 @@ func (s *server) attachContainer(q *request) error {
 		go func() { // ends with the log, or when the reader is closed
 			b := bufio.NewWriter(w)
 			for line, err := range lines {
-				if err != nil || writeEntry(b, &line, tty, false) != nil {
+				if err != nil || writeEntry(b, &line, tty, false, false) != nil {
 					break
 				}
 			}

@@ -3,7 +3,10 @@ package api
 import (
 	"bufio"
 	"encoding/binary"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +46,7 @@ func (s *server) containerLogs(q *request) error {
 			s.log.Error("read log", "container", q.name, "error", err)
 			break
 		}
-		if writeEntry(w, &line, tty, q.flag("timestamps")) != nil {
+		if writeEntry(w, &line, tty, q.flag("timestamps"), q.flag("details")) != nil {
 			break // the client has gone
 		}
 		if o.Follow && (w.Flush() != nil || flush() != nil) {
@@ -55,10 +58,13 @@ func (s *server) containerLogs(q *request) error {
 }
 
 // writeEntry writes one line, raw with a terminal, else framed as the Docker stream format has it.
-func writeEntry(w *bufio.Writer, e *engine.LogEntry, tty, stamp bool) error {
+func writeEntry(w *bufio.Writer, e *engine.LogEntry, tty, stamp, details bool) error {
 	prefix := ""
 	if stamp {
 		prefix = e.Time.UTC().Format(stampLayout) + " "
+	}
+	if details {
+		prefix += detailText(e.Attrs) + " "
 	}
 	if !tty {
 		stream := byte(1)
@@ -70,6 +76,15 @@ func writeEntry(w *bufio.Writer, e *engine.LogEntry, tty, stamp bool) error {
 	_, _ = w.WriteString(prefix)
 	_, err := w.WriteString(e.Line) // a bufio.Writer keeps its first error
 	return err
+}
+
+// detailText is a line's attributes as Docker writes them: escaped as in a query, joined by commas.
+func detailText(attrs map[string]string) string {
+	var pairs []string
+	for _, k := range slices.Sorted(maps.Keys(attrs)) {
+		pairs = append(pairs, url.QueryEscape(k)+"="+url.QueryEscape(attrs[k]))
+	}
+	return strings.Join(pairs, ",")
 }
 
 // frameHead begins a frame of the Docker stream format: which stream, three zero, the length big-endian.

@@ -133,6 +133,7 @@ var systemCommands = [...]command{
 }
 
 var eventCommands = [...]command{
+	{name: "log-relay", short: "Send a log over TLS", build: buildLogRelay},
 	{name: "boot", short: "The machine has booted: start what is to run", build: buildEventBoot},
 	{name: "exit", short: "A container's process ended", build: buildEventExit},
 	{name: "shutdown", short: "The machine goes down: stop every container", build: buildEventShutdown},

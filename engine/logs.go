@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"iter"
-	"path/filepath"
 	"time"
 
 	"hull/errdef"
@@ -30,15 +29,19 @@ func (e *Engine) Logs(ctx context.Context, name string, o LogOptions) (lines ite
 	if err != nil {
 		return nil, false, err
 	}
-	if c.Host.Log.Driver == "none" {
+	cfg, err := logConfig(&c.Host.Log)
+	if err != nil {
+		return nil, false, err
+	}
+	if cfg.Driver == monitor.LogNone || cfg.NoCache {
 		return nil, false, errdef.NotImplemented("configured logging driver does not support reading")
 	}
 	running := func() bool {
 		e.loadState(c)
 		return c.Running()
 	}
-	return monitor.ReadLogs(ctx, filepath.Join(e.dir(c.ID), monitor.LogDir), monitor.LogOptions{
+	return monitor.ReadLogs(ctx, e.logDir(c), monitor.LogOptions{
 		Stdout: o.Stdout, Stderr: o.Stderr, Since: o.Since, Until: o.Until, Tail: o.Tail,
-		Follow: o.Follow, Running: running,
+		Follow: o.Follow, Running: running, Segmented: cfg.Segmented(),
 	}), c.Config.Tty, nil
 }

@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"hull/errdef"
@@ -139,7 +137,7 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 			return g, err
 		}
 	}
-	if m.Log, err = logConfig(&c.Host.Log); err != nil {
+	if m.Log, err = e.logFor(ctx, c); err != nil {
 		return g, err
 	}
 	m.OnExit = e.onExit(c)
@@ -250,66 +248,4 @@ func extract(path string, data []byte) error {
 		os.Remove(tmp)
 	}
 	return err
-}
-
-// logConfig reads a log driver and its options. Logs are bounded unless somebody says otherwise.
-func logConfig(l *Log) (monitor.LogConfig, error) {
-	out := monitor.LogConfig{Driver: l.Driver}
-	switch l.Driver {
-	case "", "json-file":
-		out.Driver = "json-file"
-	case "local", "none":
-	default:
-		return out, errdef.NotImplemented("log driver %q is not there: this Hull has json-file, local and none", clip(l.Driver))
-	}
-	for k, v := range l.Options {
-		switch k {
-		case "max-size":
-			n, err := parseSize(v)
-			if err != nil {
-				return out, errdef.Invalid("invalid log option max-size: %q", clip(v))
-			}
-			out.MaxSize = n
-		case "max-file":
-			n, err := strconv.Atoi(v)
-			if err != nil || n < 1 {
-				return out, errdef.Invalid("invalid log option max-file: %q must be a number above 0", clip(v))
-			}
-			out.MaxFile = n
-		case "mode", "max-buffer-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag":
-		default:
-			return out, errdef.Invalid("unknown log opt '%s' for %s log driver", clip(k), out.Driver)
-		}
-	}
-	return out, nil
-}
-
-// parseSize reads "10m"; units are powers of 1024, as in Docker. -1 is unlimited.
-func parseSize(s string) (int64, error) {
-	if s == "-1" {
-		return -1, nil
-	}
-	num := strings.TrimRight(strings.ToLower(s), "bkmgti")
-	n, err := strconv.ParseFloat(num, 64)
-	if err != nil || !(n > 0) { // NaN is not above 0 either
-		return 0, errdef.Invalid("invalid size: %q", clip(s))
-	}
-	shift := 0
-	switch unit := strings.ToLower(s[len(num):]); unit {
-	case "", "b":
-	case "k", "kb", "kib":
-		shift = 10
-	case "m", "mb", "mib":
-		shift = 20
-	case "g", "gb", "gib":
-		shift = 30
-	case "t", "tb", "tib":
-		shift = 40
-	default:
-		return 0, errdef.Invalid("invalid size: %q", clip(s))
-	}
-	if n *= float64(int64(1) << shift); n > 1<<62 {
-		return 0, errdef.Invalid("invalid size: %q", clip(s))
-	}
-	return int64(n), nil
 }

@@ -93,7 +93,7 @@ type ahead struct {
 	cfg   Config
 	rc    *runtime.Config
 	std   *stdio
-	log   *logger
+	log   *logs
 	made  prepared
 	state State // before the start
 	trace *trace.Trace
@@ -131,8 +131,8 @@ func (s *server) make(a *ahead) error {
 	}
 	a.state = *before
 	a.state.Warnings = a.cfg.Warnings
-	if a.log, err = openLog(filepath.Join(a.cfg.StateDir, LogDir), a.cfg.Log); err != nil {
-		return fmt.Errorf("open log: %w", err)
+	if a.log, err = openLogs(filepath.Join(a.cfg.StateDir, LogDir), &a.cfg.Log); err != nil {
+		return err
 	}
 	a.trace.Step("read configuration, opened log")
 	if a.rc, err = a.cfg.runtime(s.path, spec); err != nil {
@@ -237,7 +237,7 @@ func (s *server) launch(a *ahead) (*box, error) {
 }
 
 // adopt makes the created container c the running one: from here on its output is taken and its state is on disk.
-func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log *logger) (*box, error) {
+func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log *logs) (*box, error) {
 	now := time.Now()
 	boot, err := bootID()
 	if err != nil {

@@ -39,19 +39,28 @@ type logger struct {
 	maxFile int
 	f       *os.File
 	size    int64
-	buf     []byte // encoded whole lines
-	end     []byte // of each line of one write: its stream and time
-	lines   int64  // in buf
-	lost    int64  // lines dropped since the last that was written
+	buf     []byte    // encoded whole lines
+	end     []byte    // of each line of one write: its stream and time
+	lines   int64     // in buf
+	attrs   []byte    // of each line, encoded
+	seg     *segments // nil: Docker's files
+	lost    int64     // lines dropped since the last that was written
 	why     error
 }
 
 // openLog opens the log in dir (made when missing) for appending. It returns nil for the driver "none".
 func openLog(dir string, cfg LogConfig) (*logger, error) {
-	if cfg.Driver == "none" {
+	if cfg.Driver == LogNone {
 		return nil, nil
 	}
 	l := &logger{maxSize: cfg.MaxSize, maxFile: cfg.MaxFile}
+	if cfg.Segmented() {
+		l.seg = &segments{compress: cfg.Compress}
+	}
+	var err error
+	if l.attrs, err = encodeAttrs(cfg.Attrs); err != nil {
+		return nil, err
+	}
 	if l.maxSize == 0 {
 		l.maxSize = logMaxSize
 	}
@@ -74,11 +83,18 @@ func openLog(dir string, cfg LogConfig) (*logger, error) {
 }
 
 func (l *logger) open() error {
-	fd, err := unix.Openat(int(l.dir.Fd()), LogFile, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: LogFile, Err: err}
+	name := LogFile
+	if l.seg != nil {
+		var err error
+		if name, err = l.seg.current(l.dir); err != nil {
+			return err
+		}
 	}
-	f := os.NewFile(uintptr(fd), LogFile)
+	fd, err := unix.Openat(int(l.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
 	fi, err := f.Stat()
 	if err != nil {
 		f.Close()
@@ -96,6 +112,9 @@ func (l *logger) close() {
 	if l.f != nil {
 		l.f.Close()
 	}
+	if l.seg != nil {
+		l.seg.wait()
+	}
 	l.dir.Close()
 }
 
@@ -103,7 +122,7 @@ func (l *logger) close() {
 // With all set, or when p is lineMax long, a rest without newline is taken too.
 func (l *logger) write(stream string, at time.Time, p []byte, all bool) int {
 	if l != nil {
-		l.end = appendEnd(l.end[:0], stream, at)
+		l.end = appendEnd(l.end[:0], stream, l.attrs, at)
 	}
 	taken := 0
 	for rest := p; len(rest) > 0; rest = p[taken:] {
@@ -162,10 +181,12 @@ func (l *logger) line(text []byte) {
 }
 
 // appendEnd appends what follows the text of a line.
-func appendEnd(b []byte, stream string, at time.Time) []byte {
+func appendEnd(b []byte, stream string, attrs []byte, at time.Time) []byte {
 	b = append(b, `","stream":"`...)
 	b = append(b, stream...)
-	b = append(b, `","time":"`...)
+	b = append(b, '"')
+	b = append(b, attrs...)
+	b = append(b, `,"time":"`...)
 	b = at.UTC().AppendFormat(b, time.RFC3339Nano)
 	return append(b, '"', '}', '\n')
 }
@@ -193,7 +214,7 @@ func (l *logger) note() {
 	text := fmt.Sprintf("hull: %d lines are missing here: %v\n", l.lost, l.why)
 	l.buf = append(l.buf, `{"log":"`...)
 	l.buf = plainjson.AppendEscaped(l.buf, []byte(text))
-	l.buf = appendEnd(l.buf, "stderr", time.Now())
+	l.buf = appendEnd(l.buf, "stderr", nil, time.Now())
 	if l.put(l.buf) == nil {
 		l.lost, l.why = 0, nil
 	}
@@ -227,6 +248,12 @@ func (l *logger) put(p []byte) error {
 // rotate makes the current file number 1 and opens an empty one. Each rename moves a file into a free number, the
 // highest first, so whatever a reader finds under the number below its own is the successor or nothing yet.
 func (l *logger) rotate() error {
+	if l.seg != nil {
+		l.f.Close()
+		l.f = nil
+		l.seg.next(l.dir, l.maxFile)
+		return l.open()
+	}
 	d := int(l.dir.Fd())
 	if err := unlinkat(d, logName(l.maxFile-1)); err != nil {
 		return err
@@ -240,6 +267,15 @@ func (l *logger) rotate() error {
 	l.f.Close()
 	l.f = nil
 	return l.open()
+}
+
+// encodeAttrs is what comes between the stream and the time of each line.
+func encodeAttrs(attrs map[string]string) ([]byte, error) {
+	if len(attrs) == 0 {
+		return nil, nil
+	}
+	b, err := plainjson.Marshal(attrs)
+	return append([]byte(`,"attrs":`), b...), err
 }
 
 func unlinkat(dir int, name string) error {

@@ -16,9 +16,10 @@ import (
 
 // Entry is one line of a container's log.
 type Entry struct {
-	Line   string    `json:"log"`    // with its newline; a piece of a long line, or an unfinished last one, has none
-	Stream string    `json:"stream"` // "stdout" or "stderr"
-	Time   time.Time `json:"time"`
+	Line   string            `json:"log"`    // with its newline; a piece of a long line, or an unfinished last one, has none
+	Stream string            `json:"stream"` // "stdout" or "stderr"
+	Time   time.Time         `json:"time"`
+	Attrs  map[string]string `json:"attrs,omitempty"` // that the log driver was told to keep with each line
 }
 
 // LogOptions choose what ReadLogs returns.
@@ -27,8 +28,9 @@ type LogOptions struct {
 	Since, Until   time.Time // zero: without bound
 	Tail           int       // so many of the newest lines, before the other choices apply as in Docker; negative: all
 	// Follow goes on at the end of the log until ctx ends, Until has passed, or Running says false.
-	Follow  bool
-	Running func() bool // asked at the end of the log; nil: always
+	Follow    bool
+	Running   func() bool // asked at the end of the log; nil: always
+	Segmented bool        // see LogConfig.Segmented
 }
 
 const (
@@ -59,7 +61,10 @@ func readLogs(ctx context.Context, dir string, o *LogOptions, yield func(Entry, 
 	if err != nil {
 		return err
 	}
-	r := &logReader{dir: d}
+	var r rows = &logReader{dir: d}
+	if o.Segmented {
+		r = &segmentReader{dir: d}
+	}
 	defer r.close()
 	if err := r.seek(o); err != nil {
 		return err
@@ -91,6 +96,13 @@ func readLogs(ctx context.Context, dir string, o *LogOptions, yield func(Entry, 
 		}
 		wait = min(2*wait, followMax)
 	}
+}
+
+// rows are those of a log, over all its files.
+type rows interface {
+	seek(o *LogOptions) error
+	row() ([]byte, error) // io.EOF when there is none yet
+	close()
 }
 
 // choose decodes row and reports whether it is wanted.

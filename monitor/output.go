@@ -47,7 +47,7 @@ type output struct {
 	pumps sync.WaitGroup
 
 	turn sync.Mutex // serialises the pumps of stdout and stderr, so that lines and frames are not torn; held during writes
-	log  *logger    // nil: none
+	log  *logs      // nil: none
 
 	foreground, attached time.Duration // stallForeground, stallAttached
 

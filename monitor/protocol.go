@@ -24,7 +24,7 @@ import (
 //	<root>/containers/<id>/
 //	    state.json                    State below, replaced atomically by the monitor at start and exit
 //	    health.json                   Health, as it was at the last exit
-//	    log/                          container.log (json-file), rotated ones container.log.1 ...
+//	    log/                          container.log (json-file), rotated ones container.log.1 ..., or segments
 const (
 	SpecFile   = "config.json"
 	ConfigFile = "monitor.json"
@@ -105,11 +105,42 @@ type Overlay struct {
 	Work  string   `json:"work"`
 }
 
-// LogConfig says where the container's output goes. Driver is "json-file", "local" or "none".
+// Log drivers.
+const (
+	LogJSON     = "json-file" // Docker's files, container.log and container.log.1 ...
+	LogLocal    = "local"     // segments, see segment.go
+	LogJournald = "journald"  // the journal, and segments for hull logs
+	LogSyslog   = "syslog"    // a syslog server, and segments for hull logs
+	LogNone     = "none"
+)
+
+// LogConfig says where the container's output goes.
 type LogConfig struct {
-	Driver  string `json:"driver"`
-	MaxSize int64  `json:"maxSize,omitempty"` // bytes; 0 is the default of 10 MiB, -1 unlimited
-	MaxFile int    `json:"maxFile,omitempty"` // 0 is the default of 3
+	Driver      string            `json:"driver"`
+	MaxSize     int64             `json:"maxSize,omitempty"` // bytes of one file; 0 is the default of 10 MiB, -1 unlimited
+	MaxFile     int               `json:"maxFile,omitempty"` // 0 is the default of 3
+	Compress    bool              `json:"compress,omitempty"`
+	NoCache     bool              `json:"noCache,omitempty"`     // keep no segments beside journald and syslog
+	NonBlocking bool              `json:"nonBlocking,omitempty"` // rather lose lines than hold the container up
+	Buffer      int64             `json:"buffer,omitempty"`      // bytes of lines that may wait, with NonBlocking
+	Attrs       map[string]string `json:"attrs,omitempty"`       // kept with each line
+	Fields      map[string]string `json:"fields,omitempty"`      // of each entry in the journal
+	Syslog      *SyslogConfig     `json:"syslog,omitempty"`
+}
+
+// Segmented says that the files are segments rather than Docker's.
+func (c *LogConfig) Segmented() bool { return c.Driver != "" && c.Driver != LogJSON || c.Compress }
+
+// SyslogConfig is a syslog server and how it is spoken to.
+type SyslogConfig struct {
+	// Network is unix, unixgram, udp, tcp, tcp+tls (through Relay), or local: whatever the host's logger listens at.
+	Network  string   `json:"network"`
+	Address  string   `json:"address,omitempty"` // a path, or a numeric address and a port
+	Facility int      `json:"facility"`
+	Format   string   `json:"format,omitempty"` // "", rfc3164, rfc5424, rfc5424micro
+	Tag      string   `json:"tag"`
+	Hostname string   `json:"hostname"`
+	Relay    []string `json:"relay,omitempty"` // the command that sends its stdin over TLS
 }
 
 // Status of a container as State records it.
