@@ -152,7 +152,7 @@ func (b *builder) bind(m *MountPoint, source string) specs.Mount {
 
 // volume shows a volume: its directory in the store, or what its options name.
 func (b *builder) volume(m *MountPoint) (specs.Mount, error) {
-	v, err := b.volumes.Ready(m.Name)
+	v, err := b.e.volumes().Ready(m.Name)
 	if err != nil {
 		return specs.Mount{}, err
 	}
@@ -203,7 +203,7 @@ func addressed(m *volume.Mount) []string {
 // image shows the file system of an image, read-only: its layers, as the container's own are.
 func (b *builder) image(m *MountPoint) (specs.Mount, error) {
 	out := specs.Mount{Destination: m.Target, Type: "overlay", Source: "overlay", Options: []string{"ro", "nosuid", "nodev"}}
-	lower, err := b.lower(m.Layers)
+	lower, err := b.e.imageLower(m.Layers)
 	if err != nil {
 		return out, err
 	}

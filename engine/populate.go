@@ -223,7 +223,7 @@ func (e *Engine) dropVolumes(r *record, owned bool) error {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), dropWait)
-		err := e.volumes().Remove(ctx, m.Name, e.unused)
+		err := e.volumes().Drop(ctx, m.Name, e.unused)
 		cancel()
 		if err != nil && !errors.Is(err, errdef.ErrNotFound) && !errors.Is(err, errdef.ErrConflict) {
 			return err

@@ -10,7 +10,6 @@ import (
 
 	"hull/errdef"
 	"hull/runtime/seccomp/profile"
-	"hull/volume"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -34,8 +33,6 @@ type builder struct {
 	noCgroups bool   // an ordinary user without a delegated cgroup
 	dry       bool   // change nothing on the host
 	files     []file
-	volumes   *volume.Store
-	lower     func(layers []string) ([]string, error) // where the layers of an image are, see imageLower
 	spec      *specs.Spec
 	seccomp   string // file of the compiled filter; "" when spec has one, or there is none
 	warnings  []string

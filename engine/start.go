@@ -109,7 +109,7 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		}
 	}()
 	b := &builder{
-		e: e, c: c, noCgroups: os.Geteuid() != 0, volumes: e.volumes(), lower: e.imageLower,
+		e: e, c: c, noCgroups: os.Geteuid() != 0,
 		ids: g.ids, endpoint: g.endpoint, shared: shared,
 	}
 	if err := b.build(e.root, e.dir(c.ID), e.cgroupOf(c)); err != nil {

@@ -15,6 +15,7 @@ import (
 	"hull/errdef"
 	"hull/kernel"
 	"hull/monitor"
+	"hull/runtime"
 	"hull/runtime/files"
 	"hull/state"
 
@@ -203,7 +204,7 @@ func (e *Engine) rootOf(c *Container, o *monitor.Overlay, weak bool) (*files.Roo
 		Lower: o.Lower, Upper: o.Upper, Work: o.Work, Scratch: filepath.Dir(o.Upper),
 		UserXattr: weak, ReadOnly: c.Host.ReadOnly,
 	}
-	b := &builder{c: c, dry: true, noCgroups: true, spec: new(specs.Spec)}
+	b := &builder{e: e, c: c, dry: true, noCgroups: true, spec: new(specs.Spec)}
 	if err := b.generate(e.dir(c.ID)); err != nil {
 		return nil, err
 	}
@@ -214,11 +215,14 @@ func (e *Engine) rootOf(c *Container, o *monitor.Overlay, weak bool) (*files.Roo
 		if m.Type != mountBind || strings.HasPrefix(m.Destination, "/dev/") && strings.HasPrefix(m.Source, "/dev/") {
 			continue
 		}
-		ro := false
+		bind := files.Mount{Source: m.Source, Target: m.Destination}
 		for _, opt := range m.Options {
-			ro = ro || opt == "ro"
+			bind.ReadOnly = bind.ReadOnly || opt == "ro"
+			if part, ok := strings.CutPrefix(opt, runtime.SubpathOption); ok {
+				bind.Part = part
+			}
 		}
-		r.Mounts = append(r.Mounts, files.Mount{Source: m.Source, Target: m.Destination, ReadOnly: ro})
+		r.Mounts = append(r.Mounts, bind)
 	}
 	return r, nil
 }

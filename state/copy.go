@@ -83,7 +83,7 @@ func (c *copier) entry(src, dst int, name, at string) error {
 	case unix.S_IFDIR:
 		err = c.subdir(src, dst, name, at, &st)
 	case unix.S_IFREG:
-		err = copyFile(src, dst, name, &st)
+		err = c.file(src, dst, name, &st)
 	case unix.S_IFLNK:
 		err = copyLink(src, dst, name)
 	case unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK:
@@ -129,7 +129,7 @@ func (c *copier) subdir(src, dst int, name, at string, st *unix.Stat_t) error {
 	return c.dir(from, to, at)
 }
 
-func copyFile(src, dst int, name string, st *unix.Stat_t) (err error) {
+func (c *copier) file(src, dst int, name string, st *unix.Stat_t) (err error) {
 	from, err := beneath(src, name, unix.O_RDONLY|unix.O_NONBLOCK) // or a FIFO put there since would make us wait
 	if err != nil {
 		return err
@@ -140,14 +140,14 @@ func copyFile(src, dst int, name string, st *unix.Stat_t) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Close(to)) }()
-	if err := copyData(from, to, st.Size); err != nil {
+	if err := c.data(from, to, st.Size); err != nil {
 		return err
 	}
 	return CopyAttributes(from, to)
 }
 
-// copyData shares the blocks where the file system can, and else copies what is not a hole.
-func copyData(from, to int, size int64) error {
+// data shares the blocks where the file system can, and else copies what is not a hole.
+func (c *copier) data(from, to int, size int64) error {
 	if unix.IoctlFileClone(to, from) == nil {
 		return nil
 	}
@@ -163,7 +163,7 @@ func copyData(from, to int, size int64) error {
 		if err != nil {
 			return err
 		}
-		if err := copyRange(from, to, data, min(end, size)); err != nil {
+		if err := c.span(from, to, data, min(end, size)); err != nil {
 			return err
 		}
 		at = end
@@ -171,10 +171,16 @@ func copyData(from, to int, size int64) error {
 	return unix.Ftruncate(to, size)
 }
 
-func copyRange(from, to int, at, end int64) error {
+// copyChunk is how much is copied between two looks at the context.
+const copyChunk = 64 << 20
+
+func (c *copier) span(from, to int, at, end int64) error {
 	in, out := at, at
 	for in < end {
-		n, err := unix.CopyFileRange(from, &in, to, &out, int(min(end-in, 1<<30)), 0)
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx)
+		}
+		n, err := unix.CopyFileRange(from, &in, to, &out, int(min(end-in, copyChunk)), 0)
 		switch err {
 		case nil, unix.EINTR:
 			if err == nil && n == 0 {

@@ -375,6 +375,15 @@ func (h *Held) Share() error {
 // Remove removes the volume called name, unless inUse has a reason against it. inUse is called while nobody else can
 // begin to use the volume. Once it is gone it is gone for everybody, however long the rest takes.
 func (s *Store) Remove(ctx context.Context, name string, inUse func(*Volume) error) error {
+	if err := s.Drop(ctx, name, inUse); err != nil {
+		return err
+	}
+	return state.SyncDir(s.dir)
+}
+
+// Drop is Remove of a volume that may come back after a power cut, to be removed again: with the container it was
+// made for.
+func (s *Store) Drop(ctx context.Context, name string, inUse func(*Volume) error) error {
 	if CheckName(name) != nil {
 		return notFound(name)
 	}
@@ -403,11 +412,6 @@ func (s *Store) Remove(ctx context.Context, name string, inUse func(*Volume) err
 		return err
 	}
 	s.tell("destroy", name)
-	if v.Owner == "" { // what a container leaves behind may come back with a power cut, to be removed again
-		if err := state.SyncDir(s.dir); err != nil {
-			return err
-		}
-	}
 	return s.remove(gone)
 }
 

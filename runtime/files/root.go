@@ -29,6 +29,7 @@ type Root struct {
 type Mount struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
+	Part     string `json:"part,omitempty"` // of the source, and never outside of it; "" is all
 	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
@@ -104,7 +105,7 @@ func (r *Root) mount() error {
 func (r *Root) sources() ([]int, error) {
 	fds := make([]int, len(r.Mounts))
 	for i, m := range r.Mounts {
-		fd, err := kernel.Clone(unix.AT_FDCWD, m.Source, true)
+		fd, err := m.clone()
 		if errors.Is(err, unix.ENOENT) {
 			fds[i] = -1
 			continue
@@ -121,6 +122,23 @@ func (r *Root) sources() ([]int, error) {
 		fds[i] = fd
 	}
 	return fds, nil
+}
+
+func (m *Mount) clone() (int, error) {
+	if m.Part == "" {
+		return kernel.Clone(unix.AT_FDCWD, m.Source, true)
+	}
+	source, err := archive.Open(unix.AT_FDCWD, m.Source, unix.O_PATH, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(source)
+	part, err := archive.Open(source, m.Part, unix.O_PATH, unix.RESOLVE_IN_ROOT)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(part)
+	return kernel.Clone(part, "", true)
 }
 
 // attach puts the mount fd at its place below root, made when missing, as at a start.
