@@ -127,6 +127,9 @@ func (d *Driver) Run(t testing.TB, f *Fault, args ...string) (r rig.Result, call
 	})
 	r = rig.Do(t, cmd)
 	d.rest()
+	if f != nil && f.Do == KillAll {
+		d.dead()
+	}
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -141,6 +144,13 @@ func (d *Driver) rest() {
 		if time.Since(time.Unix(0, d.lastCall.Load())) > quiet {
 			return
 		}
+	}
+}
+
+// dead waits until those that were killed have ended, locks and all: until then the next command has nothing to repair.
+func (d *Driver) dead() {
+	for end := time.Now().Add(rig.Patience(5 * time.Second)); len(d.ours(true)) > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -194,7 +204,7 @@ func (d *Driver) judge(req *notification) unix.Errno {
 		d.hit = &call
 		for again := true; again; { // whoever was forked meanwhile, too
 			again = false
-			for _, p := range d.ours() {
+			for _, p := range d.ours(false) {
 				again = unix.Kill(p, unix.SIGKILL) == nil || again
 			}
 		}
@@ -209,8 +219,9 @@ func (d *Driver) judge(req *notification) unix.Errno {
 	return 0
 }
 
-// ours are the living processes of our programs that belong to this engine.
-func (d *Driver) ours() []int {
+// ours are the processes of our programs that belong to this engine; dying says whether those count that are on their
+// way out.
+func (d *Driver) ours(dying bool) []int {
 	owned := d.h.Pids()
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	var out []int
@@ -221,8 +232,8 @@ func (d *Driver) ours() []int {
 		}
 		env, _ := os.ReadFile(e + "/environ")
 		stat, _ := os.ReadFile(e + "/stat")
-		if i := bytes.LastIndexByte(stat, ')'); i < 0 || stat[i+2] == 'Z' || fatal(e) {
-			continue // already on its way out
+		if i := bytes.LastIndexByte(stat, ')'); i < 0 || stat[i+2] == 'Z' || !dying && fatal(e) {
+			continue
 		}
 		if slices.Contains(owned, pid) || bytes.Contains(env, []byte(d.h.Dir+"/")) {
 			out = append(out, pid)
