@@ -31,12 +31,31 @@ func (a *app) doctor(cmd *cobra.Command, format string) error {
 		err = a.printTemplate(format, []any{d})
 	} else {
 		width, _ := a.out.size()
-		a.out.printf("%s", diagnosisText(d, width))
+		text := diagnosisText(d, width)
+		if a.out.colours {
+			a.out.plain(colourLevels(string(visible([]byte(text)))))
+		} else {
+			a.out.printf("%s", text)
+		}
 	}
 	if err == nil && !d.Healthy {
 		err = exit(1)
 	}
 	return err
+}
+
+// colourLevels makes the level at the beginning of a line green, yellow or red.
+func colourLevels(text string) string {
+	const normal = "\x1b[0m"
+	lines := strings.SplitAfter(text, "\n")
+	for i, l := range lines {
+		for _, level := range []struct{ word, colour string }{{"ok", "\x1b[32m"}, {"warn", "\x1b[33m"}, {"fail", "\x1b[31m"}} {
+			if rest, ok := strings.CutPrefix(l, "  "+level.word+" "); ok {
+				lines[i] = "  " + level.colour + level.word + normal + " " + rest
+			}
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 // The columns of diagnosisText: the level, the name, the sentences.

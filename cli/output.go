@@ -16,9 +16,15 @@ import (
 type output struct {
 	f        *os.File
 	terminal bool
+	colours  bool
 }
 
-func newOutput(f *os.File) *output { return &output{f, isTerminal(f)} }
+// newOutput takes colours for wanted on a terminal that has them, unless NO_COLOR (https://no-color.org) says otherwise.
+func newOutput(f *os.File) *output {
+	o := &output{f: f, terminal: isTerminal(f)}
+	o.colours = o.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return o
+}
 
 func isTerminal(f *os.File) bool {
 	if f == nil {
