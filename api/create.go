@@ -71,8 +71,6 @@ func wireConfig(c *engine.Config) *container.Config {
 func refuse(c *container.Config, h *container.HostConfig) error {
 	missing := func(what string) error { return errdef.NotImplemented("%s is not there yet", what) }
 	switch {
-	case len(h.PortBindings) > 0 || h.PublishAllPorts:
-		return missing("publishing ports (-p)")
 	case len(h.Links) > 0:
 		return errdef.NotImplemented("links between containers (--link) are not supported: containers reach each other by address, and --add-host gives one a name")
 	case len(h.DeviceRequests) > 0:

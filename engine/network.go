@@ -109,11 +109,13 @@ type endpoint struct {
 	net   *network.Network
 	addr  netip.Addr // IPv4
 	claim string
+	// warnings about what the container will not be able to do there.
+	warnings []string
 }
 
 // connect gives c, whose run directory exists, an address in the network it is to be in, and makes sure that there is
 // one. It is nil for the network of the host, of another container, or none. Give it back by disconnect.
-func (e *Engine) connect(c *Container) (_ *endpoint, err error) {
+func (e *Engine) connect(ctx context.Context, c *Container) (_ *endpoint, err error) {
 	if c.Host.Network != network.Bridge {
 		return nil, nil
 	}
@@ -125,6 +127,9 @@ func (e *Engine) connect(c *Container) (_ *endpoint, err error) {
 	p := &endpoint{net: n}
 	if p.addr, p.claim, err = s.Claim(n, e.runDir(c.ID)); err != nil {
 		return nil, err
+	}
+	if p.warnings, err = e.permit(ctx, n, c.ID, p.addr, c.Host.MACAddress); err != nil {
+		return nil, errors.Join(err, e.disconnect(c.ID, p))
 	}
 	return p, nil
 }
@@ -402,7 +407,7 @@ func (e *Engine) healAll(all []*Container) error {
 		}
 		errs = append(errs, e.followHost(c))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.HealFirewall(context.Background()))...)
 }
 
 // HealNetwork puts right what somebody did to the bridge and to the links of running containers. Every start, every list
@@ -532,7 +537,7 @@ func (e *Engine) obtain(ctx context.Context, c *Container) (g *grant, sh *shared
 		}
 		e.opt.Trace.Step("claim ids")
 	}
-	if g.endpoint, err = e.connect(c); err != nil {
+	if g.endpoint, err = e.connect(ctx, c); err != nil {
 		return g, nil, err
 	}
 	if g.endpoint != nil {

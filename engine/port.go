@@ -17,6 +17,7 @@ import (
 	"hull/errdef"
 	"hull/monitor"
 	"hull/monitor/relay"
+	"hull/network"
 )
 
 // PortBinding asks for a port of the host to lead to one of the container.
@@ -121,10 +122,7 @@ func (c *Container) publishes() bool {
 }
 
 // bridged reports whether the container has an address of its own.
-func bridged(h *Host) bool { return h.Network == modeBridge }
-
-// modeBridge is the default network.
-const modeBridge = "bridge"
+func bridged(h *Host) bool { return h.Network == network.Bridge }
 
 // checkPorts refuses what cannot be published, in Docker's words, and says what is left out.
 func checkPorts(c *Config, h *Host) (warnings []string, err error) {

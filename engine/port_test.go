@@ -12,13 +12,14 @@ import (
 
 	"hull/errdef"
 	"hull/monitor/relay"
+	"hull/network"
 )
 
 func TestWanted(t *testing.T) {
 	any4, any6 := make(relay.IP, 4), make(relay.IP, 16)
 	c := &Container{
 		Config: Config{ExposedPorts: []string{"80/tcp", "53/udp"}},
-		Host: Host{Network: modeBridge, PublishAll: true, Ports: []PortBinding{
+		Host: Host{Network: network.Bridge, PublishAll: true, Ports: []PortBinding{
 			{Port: "80", HostPort: ""},
 			{Port: "80/tcp", HostPort: "8080"},
 			{Port: "70/tcp", HostIP: "127.0.0.1", HostPort: "7000-7010"},
@@ -55,7 +56,7 @@ func TestCheckPorts(t *testing.T) {
 		{PortBinding{Port: "80", HostIP: "fe80::1%eth0"}, errdef.ErrInvalid, "invalid IP address"},
 		{PortBinding{Port: "80", HostIP: "localhost"}, errdef.ErrInvalid, "invalid IP address"},
 	} {
-		_, err := checkPorts(new(Config), &Host{Network: modeBridge, Ports: []PortBinding{tt.b}})
+		_, err := checkPorts(new(Config), &Host{Network: network.Bridge, Ports: []PortBinding{tt.b}})
 		if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%v: got %v", tt.b, err)
 		}

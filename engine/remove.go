@@ -79,6 +79,9 @@ func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
 	if err := e.markDrop(id, volumes); err != nil {
 		return err
 	}
+	if err := e.unpublish(ctx, id); err != nil {
+		return err
+	}
 	err = os.Rename(e.dir(id), e.limbo(id))
 	if isMissing(err) {
 		if err = e.makeStore(); err == nil {

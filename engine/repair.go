@@ -105,6 +105,9 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 			return false, err
 		}
 	}
+	if err := e.unpublish(ctx, id); err != nil {
+		return false, err
+	}
 	return true, monitor.Clear(dir)
 }
 

@@ -416,7 +416,7 @@ func (e *Engine) SetRestart(ctx context.Context, name string, p RestartPolicy) e
 
 // onExit is the command that judges the end of c; nil when nothing is due then.
 func (e *Engine) onExit(c *Container) []string {
-	if len(e.opt.Self) == 0 || !c.Host.AutoRemove && !c.Host.kept() {
+	if len(e.opt.Self) == 0 || !c.Host.AutoRemove && !c.Host.kept() && !c.publishes() {
 		return nil
 	}
 	return append(slices.Clone(e.opt.Self), "event", "exit", c.ID)

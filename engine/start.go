@@ -78,6 +78,10 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 			return nil, err
 		}
 	}
+	if err := e.unpublish(ctx, c.ID); err != nil { // of a run whose end nobody has looked at
+		e.giveBack(c.ID, b.grant)
+		return nil, err
+	}
 	// Point of no return: whoever asked may go away now, the start is finished or undone all the same.
 	resp, err := conn.Do(context.WithoutCancel(ctx), &monitor.Request{
 		Op: monitor.OpStart, Delay: delay, Prepared: ahead, Trace: e.opt.Trace != nil,
@@ -87,11 +91,21 @@ func (e *Engine) launch(ctx context.Context, c *Container, delay time.Duration) 
 	}
 	if err != nil {
 		e.giveBack(c.ID, b.grant)
+		if resp != nil && resp.Port != nil {
+			err = e.bindError(c, resp.Port, err)
+		}
 		return nil, err
 	}
 	e.opt.Trace.Step("container runs")
-	if resp.State != nil {
-		warnings = resp.State.Warnings
+	if resp.State == nil {
+		return nil, nil
+	}
+	warnings = resp.State.Warnings
+	if p := b.grant.endpoint; p != nil && len(resp.State.Ports) > 0 {
+		if err := e.publish(context.WithoutCancel(ctx), p.net, c.ID, p.addr, resp.State.Ports); err != nil {
+			warnings = append(warnings, "the published ports are only carried by the container's monitor, which is slower: "+err.Error())
+		}
+		e.opt.Trace.Step("publish ports")
 	}
 	return warnings, nil
 }
@@ -135,6 +149,12 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		m.Network = new(monitor.Network)
 		if m.Network.Link, err = e.link(c, g.endpoint); err != nil {
 			return g, err
+		}
+		m.Warnings = append(m.Warnings, g.endpoint.warnings...)
+		if c.publishes() {
+			if m.Publish, err = e.publication(c, g.endpoint.net, g.endpoint.addr); err != nil {
+				return g, err
+			}
 		}
 	}
 	if m.Log, err = e.logFor(ctx, c); err != nil {

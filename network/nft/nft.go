@@ -36,6 +36,9 @@ type Rules struct {
 	// Relay lets replies to connections that were made with a client's own address find back to who made them: packets
 	// from a bridge that belong to a connection marked RelayMark get that mark, for a routing rule to look at.
 	Relay bool
+	// Closed4 and Closed6 keep the host from being a router between its hardware, which it was not before containers made
+	// it forward. Traffic of virtual devices is their owners' business.
+	Closed4, Closed6 bool
 }
 
 // RelayMark is on connections that a relay makes in the name of a client: "hull".
@@ -227,10 +230,13 @@ func (t Table) flush(c *nftables.Conn) error {
 	return nil
 }
 
-// dial opens a connection with room for the answers to a large transaction.
+// buffer is room for a transaction of ten thousand ports, which travels in one piece, and for its answers.
+const buffer = 8 << 20
+
+// dial opens a connection.
 func dial() (*nftables.Conn, error) {
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return c.SetReadBuffer(1 << 20)
+		return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer))
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)

@@ -1,4 +1,4 @@
-package nft
+package nft_test
 
 import (
 	"net/netip"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"hull/network/nft"
 	"hull/test/rig"
 
 	"golang.org/x/sys/unix"
@@ -36,22 +37,22 @@ func list(t *testing.T, name string) string {
 	return out.String()
 }
 
-func port(id, proto, host, to string) Port {
-	return Port{ID: id, Proto: proto, Host: netip.MustParseAddrPort(host), To: netip.MustParseAddrPort(to)}
+func port(id, proto, host, to string) nft.Port {
+	return nft.Port{ID: id, Proto: proto, Host: netip.MustParseAddrPort(host), To: netip.MustParseAddrPort(to)}
 }
 
-func sample() *Rules {
+func sample() *nft.Rules {
 	addr := netip.MustParseAddr("172.30.0.2")
-	return &Rules{
-		Bridges: []Bridge{{Name: "hull0", Ports: "hv", Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/16"), netip.MustParsePrefix("fd00:9::1/64")}}},
-		Ports: []Port{
+	return &nft.Rules{
+		Bridges: []nft.Bridge{{Name: "hull0", Ports: "hv", Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/16"), netip.MustParsePrefix("fd00:9::1/64")}}},
+		Ports: []nft.Port{
 			port("aaa", "tcp", "0.0.0.0:8080", "172.30.0.2:80"),
 			port("aaa", "udp", "192.0.2.1:53", "172.30.0.2:5353"),
 			port("bbb", "tcp", "[::]:8080", "[fd00:9::2]:80"),
 			port("bbb", "tcp", "[2001:db8::1]:443", "[fd00:9::2]:443"),
 			port("bbb", "tcp", "127.0.0.1:9000", "172.30.0.2:9000"), // a listener's alone
 		},
-		Senders: []Sender{
+		Senders: []nft.Sender{
 			{MAC: [6]byte{2, 0x42, 172, 30, 0, 2}, Addr: addr, Group: addr},
 			{ID: "bbb", MAC: [6]byte{2, 0x42, 172, 30, 0, 2}, Addr: netip.MustParseAddr("fd00:9::2"), Group: addr},
 		},
@@ -61,7 +62,7 @@ func sample() *Rules {
 
 func TestReplaceAndRead(t *testing.T) {
 	inNamespace(t)
-	tab := Table{"hull-test"}
+	tab := nft.Table{Name: "hull-test"}
 	if _, err := tab.Ports(); !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("ports of no table: %v", err)
 	}
@@ -96,23 +97,23 @@ func TestReplaceAndRead(t *testing.T) {
 
 func TestPublishTakesOverAndWithdrawsOwnOnly(t *testing.T) {
 	inNamespace(t)
-	tab := Table{"hull-test"}
-	if err := tab.Replace(&Rules{}); err != nil {
+	tab := nft.Table{Name: "hull-test"}
+	if err := tab.Replace(&nft.Rules{}); err != nil {
 		t.Fatal(err)
 	}
 	old, other := port("aaa", "tcp", "0.0.0.0:80", "172.30.0.2:80"), port("aaa", "tcp", "0.0.0.0:81", "172.30.0.2:81")
-	if err := tab.Publish([]Port{old, other}); err != nil {
+	if err := tab.Publish([]nft.Port{old, other}); err != nil {
 		t.Fatal(err)
 	}
 	taken := port("bbb", "tcp", "0.0.0.0:80", "172.30.0.3:80")
-	if err := tab.Publish([]Port{taken}); err != nil {
+	if err := tab.Publish([]nft.Port{taken}); err != nil {
 		t.Fatal(err)
 	}
 	gone, err := tab.Withdraw("aaa")
-	if err != nil || !slices.Equal(gone, []Port{other}) {
+	if err != nil || !slices.Equal(gone, []nft.Port{other}) {
 		t.Errorf("withdrew %v, %v; want the one that nobody took over", gone, err)
 	}
-	if got, err := tab.Ports(); err != nil || !slices.Equal(got, []Port{taken}) {
+	if got, err := tab.Ports(); err != nil || !slices.Equal(got, []nft.Port{taken}) {
 		t.Errorf("left %v, %v", got, err)
 	}
 	if gone, err := tab.Withdraw("aaa"); err != nil || len(gone) > 0 {
@@ -133,14 +134,14 @@ func rules(listing string) string {
 
 func TestThousandPorts(t *testing.T) {
 	inNamespace(t)
-	tab := Table{"hull-test"}
+	tab := nft.Table{Name: "hull-test"}
 	if err := tab.Replace(sample()); err != nil {
 		t.Fatal(err)
 	}
 	before := rules(list(t, tab.Name))
-	var ports []Port
+	var ports []nft.Port
 	for i := range 1000 {
-		ports = append(ports, Port{ID: "ccc", Proto: "tcp", Host: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(20000+i)),
+		ports = append(ports, nft.Port{ID: "ccc", Proto: "tcp", Host: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(20000+i)),
 			To: netip.AddrPortFrom(netip.MustParseAddr("172.30.0.4"), uint16(i+1))})
 	}
 	if err := tab.Publish(ports); err != nil {
@@ -161,28 +162,28 @@ func TestThousandPorts(t *testing.T) {
 
 func TestGeneration(t *testing.T) {
 	inNamespace(t)
-	tab := Table{"hull-test"}
-	if err := tab.Replace(&Rules{}); err != nil {
+	tab := nft.Table{Name: "hull-test"}
+	if err := tab.Replace(&nft.Rules{}); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Generation()
+	a, err := nft.Generation()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := Generation(); err != nil || a != b {
+	if b, err := nft.Generation(); err != nil || a != b {
 		t.Errorf("asking changed it: %d, %d, %v", a, b, err)
 	}
-	if err := tab.Publish([]Port{port("aaa", "tcp", "0.0.0.0:80", "172.30.0.2:80")}); err != nil {
+	if err := tab.Publish([]nft.Port{port("aaa", "tcp", "0.0.0.0:80", "172.30.0.2:80")}); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := Generation(); err != nil || b != a+1 {
+	if b, err := nft.Generation(); err != nil || b != a+1 {
 		t.Errorf("after one transaction: %d, want %d, %v", b, a+1, err)
 	}
 }
 
 func BenchmarkGeneration(b *testing.B) {
 	for b.Loop() {
-		if _, err := Generation(); err != nil {
+		if _, err := nft.Generation(); err != nil {
 			b.Fatal(err)
 		}
 	}

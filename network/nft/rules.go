@@ -35,6 +35,7 @@ func (b *builder) build(r *Rules) {
 	b.sets(r)
 	b.translate(r)
 	b.filter()
+	b.closed(r)
 	if r.Relay {
 		b.replies()
 	}
@@ -146,6 +147,30 @@ func (b *builder) filter() {
 	b.rule(in, verdict(expr.VerdictDrop, ""))
 	f := b.hook(b.inet, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	b.rule(f, meta(expr.MetaKeyOIFNAME, 1), lookup(bridgesSet, false), verdict(expr.VerdictJump, "inbound"))
+}
+
+// Keys of nf_tables.h for the kind of a link, as ip-link(8) calls it.
+const (
+	metaIIFKind expr.MetaKey = 26
+	metaOIFKind expr.MetaKey = 27
+)
+
+// closed writes the chain that drops what goes from hardware to hardware. For a device without a kind, such as
+// hardware, a rule that asks for it does not hold.
+func (b *builder) closed(r *Rules) {
+	if !r.Closed4 && !r.Closed6 {
+		return
+	}
+	c := b.hook(b.inet, "closed", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	for _, key := range []expr.MetaKey{metaIIFKind, metaOIFKind} {
+		b.rule(c, meta(key, 1), differs(name("")), verdict(expr.VerdictAccept, ""))
+	}
+	if r.Closed4 {
+		b.rule(c, is4(), verdict(expr.VerdictDrop, ""))
+	}
+	if r.Closed6 {
+		b.rule(c, is6(), verdict(expr.VerdictDrop, ""))
+	}
 }
 
 // statusDNAT is IPS_DST_NAT of a connection: its destination was translated.

@@ -79,6 +79,7 @@ func (h *Hull) Census() Census {
 	add("cgroup", h.cgroups())
 	add("id range", h.claims())
 	add("link", h.links())
+	add("published port", h.ports())
 	add("mount", h.mountsEverywhere())
 	add("socket", h.sockets())
 	add("loop device", h.loops())
@@ -86,6 +87,18 @@ func (h *Hull) Census() Census {
 	add("file", h.files())
 	slices.Sort(c)
 	return slices.Compact(c)
+}
+
+// ports are what the firewall leads to containers. The tables themselves are kept.
+func (h *Hull) ports() (out []string) {
+	ports, err := h.Table().Ports()
+	if err != nil {
+		return nil // no tables, or no right to look
+	}
+	for _, p := range ports {
+		out = append(out, fmt.Sprint(p.Proto, " ", p.Host, " ", p.ID))
+	}
+	return out
 }
 
 func (h *Hull) processes() []string {
@@ -281,7 +294,7 @@ func (h *Hull) files() []string {
 			switch {
 			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", strings.HasPrefix(rel, "root/skeleton-"):
 				return filepath.SkipDir
-			case rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", strings.HasPrefix(rel, "root/networks/"), filepath.Base(rel) == ".last", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
+			case rel == "run/firewall/state.json", rel == "run/firewall/relay", rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", strings.HasPrefix(rel, "root/networks/"), filepath.Base(rel) == ".last", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
 			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo",
 				filepath.Dir(rel) == "root/volumes":
 				out = append(out, rel)

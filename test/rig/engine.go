@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hull/engine"
+	"hull/network/nft"
 	"hull/runtime"
 	"hull/state"
 
@@ -191,6 +192,7 @@ func (h *Hull) Destroy(t testing.TB) {
 		os.Remove(claim)
 	}
 	h.removeBridge(t)
+	h.removeTables(t)
 	for _, m := range slices.Backward(h.mounts("self")) {
 		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount %s: %v", m, err)
@@ -217,6 +219,20 @@ func (h *Hull) removeBridge(t testing.TB) {
 		t.Errorf("remove the bridge: %v", err)
 	}
 }
+
+// removeTables removes the engine's nftables.
+func (h *Hull) removeTables(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := h.Table().Remove(); err != nil {
+		t.Errorf("remove the firewall tables: %v", err)
+	}
+}
+
+// Table is the engine's nftables.
+func (h *Hull) Table() nft.Table { return nft.Table{Name: h.Instance()} }
 
 // Bridge is the device of the engine's default network.
 func (h *Hull) Bridge() string { return h.Instance() }
