@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"os"
 	"slices"
@@ -79,8 +80,6 @@ func refuse(c *container.Config, h *container.HostConfig) error {
 		return missing("--storage-opt")
 	case h.Cgroup != "":
 		return missing("--cgroup")
-	case !contains(h.Runtime, "", "runc", "hull", "io.containerd.runc.v2"):
-		return errdef.Invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case !contains(string(h.Isolation), "", "default"):
 		return errdef.Invalid("invalid isolation %q: Linux has \"default\" only", h.Isolation)
 	}
@@ -101,7 +100,7 @@ func hostFrom(h *container.HostConfig) (*engine.Host, error) {
 		ShmSize: h.ShmSize, OOMScoreAdj: h.OomScoreAdj, Annotations: h.Annotations,
 		MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, CidFile: h.ContainerIDFile, Umask: h.Umask,
 		Log:          engine.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config},
-		CgroupParent: h.CgroupParent, Resources: resourcesFrom(&h.Resources),
+		CgroupParent: h.CgroupParent, Runtime: h.Runtime, Resources: resourcesFrom(&h.Resources),
 	}
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return nil, errdef.As(errdef.ErrInvalid, err)
@@ -236,7 +235,7 @@ func wireHost(h *engine.Host) *container.HostConfig {
 		RestartPolicy: wireRestart(h.Restart),
 		PortBindings:  wireBindings(h.Ports), PublishAllPorts: h.PublishAll,
 		ConsoleSize: [2]uint{uint(h.ConsoleSize.Height), uint(h.ConsoleSize.Width)},
-		Runtime:     "hull",
+		Runtime:     cmp.Or(h.Runtime, "hull"),
 		Resources: container.Resources{
 			Memory: r.Memory, MemorySwap: r.MemorySwap, MemoryReservation: r.MemoryReservation, MemorySwappiness: r.MemorySwappiness,
 			OomKillDisable: r.OOMKillDisable, NanoCPUs: r.NanoCPUs, CPUShares: r.CPUShares, CPUPeriod: r.CPUPeriod, CPUQuota: r.CPUQuota,

@@ -68,9 +68,12 @@ func (s *server) info(q *request) error {
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion,
 		KernelVersion: i.Kernel, OperatingSystem: i.OperatingSystem, OSType: i.OS, Architecture: machine(i.Arch),
 		NCPU: i.CPUs, MemTotal: i.Memory, DockerRootDir: i.Root, Name: i.Hostname, Labels: []string{}, ServerVersion: i.Version,
-		Runtimes: map[string]system.RuntimeWithStatus{"hull": {}}, DefaultRuntime: "hull",
+		Runtimes: map[string]system.RuntimeWithStatus{}, DefaultRuntime: "hull",
 		SecurityOptions: i.Security, Warnings: i.Warnings,
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+	}
+	for name, path := range s.engine.Runtimes() {
+		out.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: path}}
 	}
 	s.settledInfo(&out)
 	return q.answer(http.StatusOK, out)

@@ -45,7 +45,7 @@ type options struct {
 	swappiness                               int64
 	oomKillDisable                           bool
 	deviceRules                              listFlag
-	cgroupParent                             string
+	cgroupParent, runtime                    string
 	publish, expose                          listFlag
 	publishAll                               bool
 }
@@ -92,6 +92,7 @@ func containerFlags(f *pflag.FlagSet) *options {
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports on free ports of the host")
 	f.Var(&o.expose, "expose", "Say that the container serves a port or a range of ports")
 
+	f.StringVar(&o.runtime, "runtime", "", "OCI runtime to use in place of Hull's own: a name (hull info lists them) or a path")
 	f.StringVar(&o.cgroupParent, "cgroup-parent", "", "Cgroup to put the container's into")
 	f.VarP(&o.volumes, "volume", "v", "Mount a volume or a directory of the host: [name:|/source:]/target[:ro]")
 	f.Var(&o.mountSpecs, "mount", "Mount a file system: type=bind|volume|tmpfs|image,source=...,target=...")
@@ -129,7 +130,6 @@ const (
 func refuseFlags(f *pflag.FlagSet) {
 	refusedFlags(f, []refused{
 		{name: "gpus", why: "needs CDI devices, which this version does not have yet"},
-		{name: "runtime", why: "is not in this version yet: containers run with hull-runtime"},
 		{name: "storage-opt", why: "is supported only for overlay over xfs with 'pquota' mount option, which Hull does not use: a limit of the writable layer is not there"},
 		{name: "use-api-socket", boolean: true, why: "needs the served API, which this version does not have yet"},
 		{name: "isolation", harmless: "default", why: windows},
@@ -242,7 +242,7 @@ func (o *options) host() (*container.HostConfig, error) {
 		NetworkMode: "default", PidMode: container.PidMode(o.pid), IpcMode: container.IpcMode(o.ipc),
 		UTSMode: container.UTSMode(o.uts), UsernsMode: container.UsernsMode(o.userns),
 		CgroupnsMode: container.CgroupnsMode(o.cgroupns), CapAdd: capabilities(o.capAdd), CapDrop: capabilities(o.capDrop), GroupAdd: o.groupAdd,
-		SecurityOpt: security, MaskedPaths: masked, ReadonlyPaths: readonly, OomScoreAdj: o.oomScore,
+		SecurityOpt: security, MaskedPaths: masked, ReadonlyPaths: readonly, OomScoreAdj: o.oomScore, Runtime: o.runtime,
 		ShmSize: int64(o.shmSize), Sysctls: o.sysctls, Annotations: o.annotations,
 		LogConfig:     container.LogConfig{Type: o.logDriver, Config: o.logOpts},
 		RestartPolicy: policy,

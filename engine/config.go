@@ -26,6 +26,12 @@ func (r *record) settle(c *config.Config) {
 	if h.Resources.PidsLimit == nil && c.PidsLimit != 0 {
 		h.Resources.PidsLimit = &c.PidsLimit
 	}
+	if h.Runtime == "" {
+		h.Runtime = c.DefaultRuntime
+	}
+	if h.CgroupParent == "" {
+		h.CgroupParent = c.CgroupParent
+	}
 	if h.ShmSize == 0 {
 		h.ShmSize = c.ShmSize
 	}

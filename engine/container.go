@@ -69,6 +69,7 @@ type Host struct {
 	Sysctls       map[string]string `json:"sysctls,omitempty"`
 	ShmSize       int64             `json:"shmSize,omitempty"` // bytes; 0 is 64 MiB
 	OOMScoreAdj   int               `json:"oomScoreAdj,omitempty"`
+	Runtime       string            `json:"runtime,omitempty"`      // name or path of an OCI runtime of others; "": our own
 	CgroupParent  string            `json:"cgroupParent,omitempty"` // below every hierarchy; "": the engine's own
 	Resources     Resources         `json:"resources,omitzero"`
 	MaskedPaths   []string          `json:"maskedPaths,omitzero"`   // nil: the default ones

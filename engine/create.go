@@ -78,6 +78,9 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
+	if err := e.checkRuntime(&r.Host); err != nil {
+		return "", nil, err
+	}
 	if err := e.settleMounts(ctx, r); err != nil {
 		return "", nil, err
 	}

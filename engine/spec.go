@@ -177,7 +177,7 @@ func (b *builder) namespaces() {
 	add(specs.UTSNamespace, h.UTSMode != modeHost)
 	add(specs.IPCNamespace, h.IPCMode != modeHost)
 	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost && b.kernelHas("cgroup"))
-	add(specs.TimeNamespace, b.kernelHas("time"))
+	add(specs.TimeNamespace, ownRuntime(h.Runtime) && b.kernelHas("time")) // not all of others know them
 }
 
 // kernelHas reports whether there are namespaces of a kind that a container can do without, and warns if not.
@@ -190,9 +190,9 @@ func (b *builder) kernelHas(ns string) bool {
 }
 
 // userNamespace reports whether the container gets one. Host namespaces need rights over the host, so they and
-// --privileged turn it off; --userns=host does by name.
+// --privileged turn it off; --userns=host does by name. Runtimes of others map no ids on layers.
 func userNamespace(h *Host) bool {
-	return !h.Privileged && h.Userns != modeHost && h.Network != modeHost && h.PidMode != modeHost
+	return ownRuntime(h.Runtime) && !h.Privileged && h.Userns != modeHost && h.Network != modeHost && h.PidMode != modeHost
 }
 
 func (b *builder) masked() []string {
@@ -228,6 +228,10 @@ func (b *builder) filter(root string, caps, added []string) error {
 	switch b.sec.seccomp {
 	case unconfined:
 	case "":
+		if !ownRuntime(b.c.Host.Runtime) {
+			b.spec.Linux.Seccomp, err = profile.Default(o)
+			break
+		}
 		b.seccomp, err = profile.File(root, o)
 	default:
 		if !json.Valid([]byte(b.sec.seccomp)) {

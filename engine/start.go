@@ -141,6 +141,9 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		m.Cgroup = e.cgroupOf(c)
 	}
 	_, m.Groups = c.Host.groups()
+	if m.Foreign, err = e.foreign(c.Host.Runtime); err != nil {
+		return g, err
+	}
 	m.Claims = g.claims()
 	if shared != nil {
 		m.Joins = shared.joins

@@ -359,7 +359,8 @@ func readRelations(pid int) (r relations, ok bool) {
 
 // target is the container for a further process in it.
 func (s *server) target(b *box, unconfined bool) (t *runtime.Target, err error) {
-	t = &runtime.Target{Pid: b.init.pid, Pidfd: b.init.pidfd, Cgroup: b.cfg.Cgroup, Groups: b.cfg.Groups}
+	t = &runtime.Target{Pid: b.init.pid, Pidfd: b.init.pidfd, Cgroup: b.cfg.Cgroup, Groups: b.cfg.Groups,
+		Foreign: b.cfg.Foreign, ID: b.cfg.ID, Bundle: b.cfg.Bundle}
 	if t.Spec, err = s.spec(); err != nil {
 		return nil, err
 	}

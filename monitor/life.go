@@ -400,7 +400,7 @@ func (s *server) spec() (*specs.Spec, error) {
 
 // runtime is the configuration for package runtime.
 func (c *Config) runtime(bundle string, spec *specs.Spec) (*runtime.Config, error) {
-	rc := &runtime.Config{ID: c.ID, Bundle: bundle, Spec: spec, Cgroup: c.Cgroup, Init: c.Init, Groups: c.Groups}
+	rc := &runtime.Config{ID: c.ID, Bundle: bundle, Spec: spec, Cgroup: c.Cgroup, Init: c.Init, Groups: c.Groups, Foreign: c.Foreign}
 	if o := c.Root; o != nil {
 		rc.Root = &runtime.Overlay{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Volatile: c.Volatile}
 	}

@@ -48,14 +48,16 @@ const NetworkClaims = "networks"
 
 // Config is what the engine tells the monitor about one container, beside the OCI spec.
 type Config struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	StateDir string    `json:"stateDir"` // <root>/containers/<id>
-	Root     *Overlay  `json:"root,omitempty"`
-	Cgroup   string    `json:"cgroup"`            // below every hierarchy, e.g. "hull/<id>"
-	Seccomp  string    `json:"seccomp,omitempty"` // file of compiled BPF to use instead of compiling spec.Linux.Seccomp
-	Groups   []string  `json:"groups,omitempty"`  // names, as in runtime.Config
-	Log      LogConfig `json:"log"`
+	ID       string   `json:"id"`
+	Name     string   `json:"name"`
+	StateDir string   `json:"stateDir"` // <root>/containers/<id>
+	Root     *Overlay `json:"root,omitempty"`
+	Cgroup   string   `json:"cgroup"`            // below every hierarchy, e.g. "hull/<id>"
+	Seccomp  string   `json:"seccomp,omitempty"` // file of compiled BPF to use instead of compiling spec.Linux.Seccomp
+	// Foreign is the OCI runtime that makes the container in place of ours.
+	Foreign *runtime.Foreign `json:"foreign,omitempty"`
+	Groups  []string         `json:"groups,omitempty"` // names, as in runtime.Config
+	Log     LogConfig        `json:"log"`
 	// Publish are the ports of the host that are to lead to the container. They are claimed before it is made.
 	Publish *relay.Config `json:"publish,omitempty"`
 	// OpenStdin keeps the container's stdin open for attached clients; StdinOnce closes it after the first of them leaves.

@@ -482,6 +482,13 @@ type prepared interface {
 }
 
 func prepareContainer(ctx context.Context, cfg *runtime.Config) (prepared, error) {
+	if cfg.Foreign != nil {
+		p, err := runtime.PrepareForeign(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
 	p, err := runtime.Prepare(ctx, cfg)
 	if err != nil {
 		return nil, err // and not a prepared that is nil inside

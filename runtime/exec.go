@@ -16,6 +16,9 @@ import (
 // Exec runs process p in the container t. It returns after execve succeeded.
 // Errors have the same kinds as those of Create.
 func Exec(ctx context.Context, t *Target, p *specs.Process, stdio [3]*os.File) (_ *Process, err error) {
+	if t.Foreign != nil {
+		return t.Foreign.container(t.Bundle, t.ID).exec(ctx, t, p, stdio)
+	}
 	cfg := &Config{Spec: t.Spec, Seccomp: t.Seccomp, Groups: t.Groups, Stdio: stdio, Cgroup: t.Cgroup}
 	b := &boot{cfg: cfg, spec: t.Spec, process: p, root: rootNone, rootless: os.Geteuid() != 0, present: true, outlives: t.Outlive}
 	defer b.close()

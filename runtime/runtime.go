@@ -46,6 +46,8 @@ type Config struct {
 	// Seccomp is a compiled filter (array of struct sock_filter) used instead of Spec.Linux.Seccomp.
 	Seccomp []byte
 	Link    *Link // what the new network namespace of Spec is connected by; nil leaves only lo in it
+	// Foreign, when set, makes the container in place of this package.
+	Foreign *Foreign
 	// Groups are names that the process's user joins beside Spec.Process.User.AdditionalGids, looked up in the image.
 	Groups []string
 	Stdio  [3]*os.File // ignored when Spec.Process.Terminal; nil is /dev/null
@@ -89,6 +91,9 @@ type Target struct {
 	Spec    *specs.Spec // the container's: which namespaces it has, which ids are mapped
 	Seccomp []byte      // compiled filter; nil for none
 	Groups  []string    // as in Config
+	// Foreign has made the container ID, whose bundle is Bundle.
+	Foreign    *Foreign
+	ID, Bundle string
 	// Outlive lets the process live on when the caller ends; otherwise it is killed then.
 	Outlive bool
 }
@@ -230,6 +235,10 @@ func Start(fifo string) error {
 // Delete removes what outlives the init process: it kills what is left in the control group and removes the group in
 // every hierarchy. Idempotent; an error names the processes that do not die by the deadline of ctx.
 func Delete(ctx context.Context, cfg *Config) error {
+	if cfg.Foreign != nil {
+		// What it says does not count: the group goes below, with what is in it.
+		_ = cfg.Foreign.container(cfg.Bundle, cfg.ID).delete(ctx)
+	}
 	g, err := cgroup.Open(cgroup.Detect(), cfg.cgroupPath())
 	if err != nil {
 		return err
