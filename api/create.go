@@ -302,6 +302,12 @@ func (q *request) createBody() (body container.CreateRequest, err error) {
 	return body, parse(raw, &body)
 }
 
+// startsSoon reports whether the client is going to start what it creates. Our own says so; Docker's command nearly
+// always does, and where it does not, what was prepared goes away after some seconds.
+func (q *request) startsSoon() bool {
+	return q.Header.Get("Hull-Start") == "soon" || strings.HasPrefix(q.UserAgent(), "Docker-Client/")
+}
+
 // createContainer is POST /containers/create. The header "Hull-Start: soon" is our own: the client is going to start the
 // container next.
 func (s *server) createContainer(q *request) error {
@@ -327,7 +333,7 @@ func (s *server) createContainer(q *request) error {
 	}
 	cfg := configFrom(body.Config)
 	cfg.Platform = q.query("platform")
-	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), cfg, host, q.Header.Get("Hull-Start") == "soon")
+	id, warnings, err := s.engine.Create(q.Context(), strings.TrimPrefix(q.query("name"), "/"), cfg, host, q.startsSoon())
 	if err != nil {
 		return err
 	}

@@ -169,7 +169,9 @@ func (s *server) await(ctx context.Context, signals <-chan os.Signal, failed <-c
 func (s *server) counted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.busy.Add(1)
+		begin := time.Now()
 		defer func() {
+			s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "took", time.Since(begin), "agent", r.UserAgent())
 			s.last.Store(time.Now().UnixNano())
 			s.busy.Add(-1)
 		}()
