@@ -275,3 +275,65 @@ func TestPython(t *testing.T) {
 		t.Errorf("%v\n%s", err, &out)
 	}
 }
+
+// TestHeal removes the bridge and a container's link under a server: within a second of telling they are back.
+func TestHeal(t *testing.T) {
+	h := rig.Engine(t)
+	h.Load(t, rig.Busybox(t))
+	s := h.Serve(t)
+	c := s.Client()
+	out := must(t, c, "POST", "/containers/create?name=linked", `{"Image":"busybox","Cmd":["sleep","1000"]}`)
+	var created struct{ Id string }
+	if err := json.Unmarshal([]byte(out), &created); err != nil {
+		t.Fatal(err)
+	}
+	must(t, c, "POST", "/containers/linked/start", "")
+	defer must(t, c, "DELETE", "/containers/linked?force=1", "")
+	enter := []string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", s.Cmd.Process.Pid)}
+	ip := func(line string) string {
+		cmd := exec.Command(enter[0], enter[1], rig.Tool(t, "busybox"), "sh", "-c", line)
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	var network struct {
+		Options map[string]string
+	}
+	if err := json.Unmarshal([]byte(must(t, c, "GET", "/networks/bridge", "")), &network); err != nil {
+		t.Fatal(err)
+	}
+	var inspect struct {
+		NetworkSettings struct {
+			Networks map[string]struct{ IPAddress, Gateway string }
+		}
+	}
+	if err := json.Unmarshal([]byte(must(t, c, "GET", "/containers/linked/json", "")), &inspect); err != nil {
+		t.Fatal(err)
+	}
+	containerIP, gateway := inspect.NetworkSettings.Networks["bridge"].IPAddress, inspect.NetworkSettings.Networks["bridge"].Gateway
+	bridge := network.Options["com.docker.network.bridge.name"]
+	if bridge == "" {
+		t.Fatalf("no bridge: %v", network)
+	}
+	whole := func() bool {
+		gw := ip("ip -o -4 addr show dev " + bridge)
+		fields := strings.Fields(gw)
+		if len(fields) < 4 {
+			return false
+		}
+		address, _, _ := strings.Cut(fields[3], "/")
+		ping := exec.Command(enter[0], enter[1], rig.Tool(t, "busybox"), "ping", "-c", "1", "-W", "1", containerIP)
+		return address == gateway && ping.Run() == nil
+	}
+	rig.Eventually(t, "the container reaches its gateway", whole)
+	for _, line := range []string{"ip link del " + bridge, "ip link set " + bridge + " down"} {
+		ip(line)
+		begin := time.Now()
+		rig.Eventually(t, "bridge and links are back after "+line, func() bool {
+			return strings.Contains(ip("ip -o link show dev "+bridge), "UP") && strings.Contains(ip("ip -o link"), "master "+bridge)
+		})
+		if d := time.Since(begin); d > rig.Patience(2*time.Second) {
+			t.Errorf("%s: healed after %v", line, d)
+		}
+		rig.Eventually(t, "the container reaches its gateway after "+line, whole)
+	}
+}

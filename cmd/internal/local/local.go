@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"sync"
 
 	"hull/api"
 	"hull/cli"
@@ -168,8 +169,16 @@ func serve(ctx context.Context, o cli.Serve, p cli.Program, serving Serving) err
 	if c.IdleTimeout != nil && !o.IdleGiven {
 		o.Idle = *c.IdleTimeout
 	}
-	h := api.New(e, api.Options{Log: log, Closing: closing})
-	return serving(ctx, h, o, cancel)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		err := e.WatchNetwork(closing, func(err error) { log.Error("heal the network", "error", err) })
+		if err != nil {
+			log.Warn("the network is healed by commands only", "error", err)
+		}
+	})
+	return serving(ctx, api.New(e, api.Options{Log: log, Closing: closing}), o, cancel)
 }
 
 // become executes another program of ours with the arguments of this one. It returns only if it cannot.
