@@ -38,6 +38,7 @@ func (e *Engine) CopyFrom(ctx context.Context, name, path string) (*FileStat, io
 	if err != nil {
 		return nil, nil, err
 	}
+	e.containerEvent(w.of, "archive-path", "path", path)
 	return w.reply.Stat, w, nil
 }
 
@@ -53,6 +54,7 @@ func (e *Engine) CopyTo(ctx context.Context, name, path string, in io.Reader, o 
 	if err != nil {
 		return err
 	}
+	e.containerEvent(w.of, "extract-to-dir", "path", path)
 	return w.Close()
 }
 

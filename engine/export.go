@@ -14,5 +14,10 @@ func (e *Engine) Export(ctx context.Context, name string) (io.ReadCloser, error)
 	if err != nil {
 		return nil, err
 	}
-	return e.work(ctx, c, &files.Job{Op: files.OpExport}, nil)
+	w, err := e.work(ctx, c, &files.Job{Op: files.OpExport}, nil)
+	if err != nil {
+		return nil, err
+	}
+	e.containerEvent(c, "export")
+	return w, nil
 }

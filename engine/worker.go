@@ -26,6 +26,7 @@ import (
 // worker is a process of hull-runtime files, which works on the files of one container from within. Read gives what
 // follows its reply, and ends with io.EOF only if all went well. Close it.
 type worker struct {
+	of    *Container
 	reply files.Reply
 	out   *bufio.Reader
 	pipe  *os.File      // out
@@ -41,7 +42,7 @@ type worker struct {
 // work starts a worker for the container, running or not, and returns once it has replied; its refusal is the error.
 // in is its stdin, nil for none: a read of it under way may outlast the worker.
 func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.Reader) (_ *worker, err error) {
-	w := &worker{ctx: ctx, done: make(chan struct{})}
+	w := &worker{of: c, ctx: ctx, done: make(chan struct{})}
 	defer func() {
 		if err != nil && w.held != nil {
 			w.held.Unlock()

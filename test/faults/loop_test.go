@@ -27,6 +27,7 @@ var verbs = []verb{
 	{name: "run with copy-up", args: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "-v", "/home", "busybox", "true"}},
 	{name: "volume rm", args: []string{"volume", "rm", "target"}, prepare: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "busybox", "true"}},
 	{name: "rm -v", args: []string{"rm", "-v", "target"}, prepare: []string{"create", "--name", "target", "-v", "/home", "-v", "/etc", "busybox"}},
+	{name: "cp", args: []string{"cp", "/etc/hostname", "target:/f"}, prepare: []string{"create", "--name", "target", "busybox"}},
 	{name: "rm", args: []string{"rm", "target"}, prepare: []string{"create", "--name", "target", "busybox"}},
 }
 

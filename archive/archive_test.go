@@ -1,0 +1,197 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hull/errdef"
+
+	"golang.org/x/sys/unix"
+)
+
+type entry struct {
+	name string
+	kind byte
+	data string // content, or where a link leads
+	mode int64
+}
+
+func pack(t testing.TB, entries ...entry) *bytes.Buffer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		hdr := &tar.Header{Name: e.name, Typeflag: e.kind, Mode: e.mode, ModTime: time.Unix(1e9, 0)}
+		if e.mode == 0 {
+			hdr.Mode = 0o644
+		}
+		if e.kind == tar.TypeReg {
+			hdr.Size = int64(len(e.data))
+		} else {
+			hdr.Linkname = e.data
+		}
+		if err := w.WriteHeader(hdr); err != nil {
+			t.Fatal(err)
+		}
+		if e.kind == tar.TypeReg {
+			if _, err := w.Write([]byte(e.data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func open(t testing.TB, dir string) int {
+	t.Helper()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// TestEvil extracts what a hostile server or container would send. Nothing may change outside of the directory.
+func TestEvil(t *testing.T) {
+	for name, entries := range map[string][]entry{
+		"dot dot":           {{"../canary", tar.TypeReg, "evil", 0}},
+		"dot dot inside":    {{"a/../../canary", tar.TypeReg, "evil", 0}},
+		"link to file":      {{"l", tar.TypeSymlink, "../canary", 0}, {"l", tar.TypeReg, "fine", 0}},
+		"link to directory": {{"l", tar.TypeSymlink, "..", 0}, {"l/canary", tar.TypeReg, "evil", 0}},
+		"absolute link":     {{"l", tar.TypeSymlink, "/", 0}, {"l/canary", tar.TypeReg, "evil", 0}},
+		"two links":         {{"a", tar.TypeSymlink, ".", 0}, {"a/b", tar.TypeSymlink, "..", 0}, {"b/canary", tar.TypeReg, "evil", 0}},
+		"hard link out":     {{"h", tar.TypeLink, "../canary", 0}, {"h", tar.TypeReg, "evil", 0}},
+		"hard link to link": {{"l", tar.TypeSymlink, "../canary", 0}, {"h", tar.TypeLink, "l", 0}, {"h", tar.TypeReg, "fine", 0}},
+		"into an old link":  {{"old/canary", tar.TypeReg, "evil", 0}},
+		"proc":              {{"l", tar.TypeSymlink, "/proc/self/cwd", 0}, {"l/canary", tar.TypeReg, "evil", 0}},
+		"no name":           {{"", tar.TypeReg, "evil", 0}},
+		"long name":         {{strings.Repeat("x/", 5000) + "f", tar.TypeReg, "evil", 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			canary, dir := filepath.Join(top, "canary"), filepath.Join(top, "dir")
+			if err := errors.Join(os.WriteFile(canary, []byte("canary"), 0o644), os.Mkdir(dir, 0o755), os.Symlink("..", dir+"/old")); err != nil {
+				t.Fatal(err)
+			}
+			err := Extract(t.Context(), open(t, dir), pack(t, entries...), Extraction{Beneath: true})
+			t.Log(err)
+			if got, err := os.ReadFile(canary); err != nil || string(got) != "canary" {
+				t.Errorf("the canary says %q, %v", got, err)
+			}
+			if names, _ := filepath.Glob(top + "/*"); len(names) != 2 {
+				t.Errorf("outside of the directory there is %v", names)
+			}
+			if strings.Contains(name, "dot dot") && !errors.Is(err, errdef.ErrInvalid) {
+				t.Errorf("want it refused, got %v", err)
+			}
+		})
+	}
+}
+
+func TestRename(t *testing.T) {
+	dir := t.TempDir()
+	in := pack(t, entry{"from/", tar.TypeDir, "", 0o755}, entry{"from/f", tar.TypeReg, "x", 0}, entry{"from/h", tar.TypeLink, "from/f", 0})
+	if err := Extract(t.Context(), open(t, dir), in, Extraction{Beneath: true, From: "from", To: "to"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dir + "/to/h"); err != nil || string(got) != "x" {
+		t.Errorf("want x, got %q, %v", got, err)
+	}
+	err := Extract(t.Context(), open(t, dir), pack(t, entry{"fromage", tar.TypeReg, "x", 0}), Extraction{Beneath: true, From: "from", To: "to"})
+	if !errors.Is(err, errdef.ErrInvalid) {
+		t.Errorf("want an entry of another name refused, got %v", err)
+	}
+}
+
+func TestKinds(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/d", 0o755), os.WriteFile(dir+"/f", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []entry{{"d", tar.TypeReg, "x", 0}, {"f", tar.TypeDir, "", 0o755}} {
+		if err := Extract(t.Context(), open(t, dir), pack(t, e), Extraction{SameKind: true}); !errors.Is(err, errdef.ErrInvalid) {
+			t.Errorf("%s: want a refusal, got %v", e.name, err)
+		}
+		if err := Extract(t.Context(), open(t, dir), pack(t, e), Extraction{}); err != nil {
+			t.Errorf("%s: %v", e.name, err)
+		}
+	}
+	if err := Extract(t.Context(), open(t, dir), pack(t, entry{"s", tar.TypeReg, "x", 0o6755}), Extraction{}); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(dir + "/s"); err != nil || fi.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		t.Errorf("a file of the caller became setuid: %v, %v", fi.Mode(), err)
+	}
+}
+
+// TestRoundTrip writes a tree twice and extracts it: the bytes are the same, and so is the tree.
+func TestRoundTrip(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	if err := errors.Join(
+		os.Mkdir(from+"/d", 0o700), os.WriteFile(from+"/d/big", bytes.Repeat([]byte("z"), 300<<10), 0o640),
+		os.Link(from+"/d/big", from+"/hard"), os.Symlink("/nowhere", from+"/sym"), unix.Mkfifo(from+"/fifo", 0o600),
+		os.WriteFile(from+"/sparse", make([]byte, 1<<20), 0o600), os.Chtimes(from+"/d", time.Unix(1e9, 0), time.Unix(1e9, 0)),
+		unix.Setxattr(from+"/hard", "user.note", []byte("value\x00"), 0),
+	); err != nil {
+		t.Fatal(err)
+	}
+	var first, second bytes.Buffer
+	for _, b := range []*bytes.Buffer{&first, &second} {
+		w := NewWriter(b)
+		if err := errors.Join(w.Add(t.Context(), open(t, from), ".", "."), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Error("the same tree gave other bytes")
+	}
+	if err := Extract(t.Context(), open(t, to), &first, Extraction{Beneath: true, KeepOwner: os.Geteuid() == 0}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d", "d/big", "hard", "sym", "fifo", "sparse"} {
+		var a, b unix.Stat_t
+		if err := errors.Join(unix.Lstat(from+"/"+name, &a), unix.Lstat(to+"/"+name, &b)); err != nil {
+			t.Fatal(err)
+		}
+		describe := func(st *unix.Stat_t) string {
+			return fmt.Sprintf("%o %d %d %d", st.Mode, st.Nlink, st.Mtim.Sec, st.Uid)
+		}
+		if describe(&a) != describe(&b) || a.Mode&unix.S_IFMT == unix.S_IFREG && a.Size != b.Size {
+			t.Errorf("%s: want %s, got %s", name, describe(&a), describe(&b))
+		}
+	}
+	if os.Geteuid() == 0 {
+		var buf [16]byte
+		if n, err := unix.Getxattr(to+"/hard", "user.note", buf[:]); err != nil || string(buf[:n]) != "value\x00" {
+			t.Errorf("want the attribute, got %q, %v", buf[:max(n, 0)], err)
+		}
+	}
+}
+
+// FuzzExtract: whatever the bytes, nothing changes outside of the directory.
+func FuzzExtract(f *testing.F) {
+	f.Add(pack(f, entry{"l", tar.TypeSymlink, "..", 0}, entry{"l/canary", tar.TypeReg, "evil", 0}).Bytes())
+	f.Add(pack(f, entry{"a/b", tar.TypeReg, "x", 0}, entry{"a", tar.TypeLink, "a/b", 0}).Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		top := t.TempDir()
+		if err := os.Mkdir(top+"/dir", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_ = Extract(t.Context(), open(t, top+"/dir"), bytes.NewReader(b), Extraction{Beneath: true})
+		if names, _ := filepath.Glob(top + "/*"); len(names) != 1 {
+			t.Errorf("outside of the directory there is %v", names)
+		}
+	})
+}
