@@ -84,6 +84,12 @@ func (s *server) pruneVolumes(q *request) error {
 	if err != nil {
 		return err
 	}
+	if q.minor < 42 { // before which all volumes were pruned
+		if filters == nil {
+			filters = map[string][]string{}
+		}
+		filters["all"] = []string{"true"}
+	}
 	pruned, err := s.engine.PruneVolumes(q.Context(), filters)
 	if err != nil {
 		return err
