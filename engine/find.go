@@ -139,6 +139,8 @@ func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 		return nil, noSuchContainer(name)
 	}
 	if err == nil && c.Running() {
+		_ = e.heal(c) // what cannot be healed is no reason to say nothing of the container
+		_ = e.followHost(c)
 		err = e.finishUpdate(ctx, c)
 	}
 	return c, err

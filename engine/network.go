@@ -361,8 +361,12 @@ func (e *Engine) heal(c *Container) error {
 		return err
 	}
 	gone := err != nil
-	if _, err := e.ensureBridge(e.networks()); err != nil || !gone {
+	bridge, err := e.ensureBridge(e.networks())
+	if err != nil {
 		return err
+	}
+	if !gone {
+		return bridge.Attach(e.LinkPrefix())
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.State.Pid))
 	if isMissing(err) {

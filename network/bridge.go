@@ -125,6 +125,20 @@ func (n *Network) address(b *netlink.Batch, index int, s Subnet) {
 
 func broadcast(p netip.Prefix) netip.Addr { return add4(p.Masked().Addr(), 1<<(32-p.Bits())-1) }
 
+// Attach makes the links of containers, those whose names begin with ports, ports of the bridge again, and takes them up.
+func (n *Network) Attach(ports string) error {
+	c, err := netlink.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	bridge, err := c.Index(n.Device)
+	if err != nil {
+		return err
+	}
+	return adopt(c, bridge, ports)
+}
+
 // adopt makes links of containers ports of the bridge again.
 func adopt(c *netlink.Conn, bridge int, ports string) error {
 	links, err := c.Links()

@@ -21,6 +21,9 @@ type verb struct {
 var verbs = []verb{
 	{name: "run --rm", args: []string{"run", "--rm", "--network", "none", "busybox", "true"}},
 	{name: "run -d", args: []string{"run", "-d", "--name", "target", "--network", "none", "busybox", "sleep", "1000"}},
+	{name: "run --rm on the bridge", args: []string{"run", "--rm", "busybox", "true"}},
+	{name: "run -d in another's network", args: []string{"run", "-d", "--network", "container:target", "busybox", "sleep", "1000"},
+		prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
 	{name: "exec", args: []string{"exec", "target", "true"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
 	{name: "rm -f", args: []string{"rm", "-f", "target"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
 	{name: "volume create", args: []string{"volume", "create", "target"}},
@@ -140,7 +143,7 @@ func volumesRepaired(t *testing.T, h *rig.Hull) string {
 		return fmt.Sprintf("volume ls fails: %d %s", ls.Code, ls.Stderr)
 	}
 	const whole = "group\nnot-executable\npasswd\n"
-	ours := strings.NewReplacer("hostname\n", "", "hosts\n", "") // where files of a container's own were bound
+	ours := strings.NewReplacer("hostname\n", "", "hosts\n", "", "resolv.conf\n", "") // where files of a container's own were bound
 	for name := range strings.FieldsSeq(ls.Stdout) {
 		if name != "target" {
 			return "an anonymous volume is left: " + name

@@ -78,7 +78,7 @@ func (h *Hull) Census() Census {
 	add("process", h.processes())
 	add("cgroup", h.cgroups())
 	add("id range", h.claims())
-	add("link", h.links())
+	add("link", h.Links())
 	add("published port", h.ports())
 	add("mount", h.mountsEverywhere())
 	add("socket", h.sockets())
@@ -177,8 +177,8 @@ func (h *Hull) linksIn(dir string) []string {
 	return out
 }
 
-// links are those of containers, on the host. The bridge they are ports of is kept.
-func (h *Hull) links() []string {
+// Links are those of containers, on the host. The bridge they are ports of is kept.
+func (h *Hull) Links() []string {
 	c, err := netlink.Open()
 	if err != nil {
 		return nil

@@ -191,7 +191,7 @@ func (h *Hull) Destroy(t testing.TB) {
 	for _, claim := range append(h.claims(), h.subnets()...) {
 		os.Remove(claim)
 	}
-	h.removeBridge(t)
+	h.RemoveBridge(t)
 	h.removeTables(t)
 	for _, m := range slices.Backward(h.mounts("self")) {
 		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
@@ -209,8 +209,8 @@ func (h *Hull) Reboot(t testing.TB) {
 	}
 }
 
-// removeBridge removes the default network's.
-func (h *Hull) removeBridge(t testing.TB) {
+// RemoveBridge removes the default network's.
+func (h *Hull) RemoveBridge(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return
