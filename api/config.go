@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strings"
 
 	"hull/config"
@@ -73,7 +72,7 @@ func (s *server) settledInfo(out *system.Info) {
 	}
 	out.LoggingDriver = cmp.Or(c.Log.Driver, out.LoggingDriver)
 	out.DefaultRuntime = cmp.Or(c.DefaultRuntime, out.DefaultRuntime)
-	out.HTTPProxy, out.HTTPSProxy, out.NoProxy = withoutPassword(c.Proxy.HTTP), withoutPassword(c.Proxy.HTTPS), c.Proxy.No
+	out.HTTPProxy, out.HTTPSProxy, out.NoProxy = config.HidePassword(c.Proxy.HTTP), config.HidePassword(c.Proxy.HTTPS), c.Proxy.No
 	out.Labels = append(out.Labels, c.Labels...)
 	for _, r := range c.Runtimes {
 		out.Runtimes[r.Name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: r.Path, Args: r.Args}}
@@ -100,11 +99,4 @@ func registries(c *config.Config) *registry.ServiceConfig {
 		}
 	}
 	return out
-}
-
-func withoutPassword(s string) string {
-	if u, err := url.Parse(s); err == nil {
-		return u.Redacted()
-	}
-	return s
 }

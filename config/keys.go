@@ -50,10 +50,10 @@ var Keys = [...]Key{
 
 	{"proxy.http", "", "URL", "", "Proxy for http: of Hull's own requests, and as HTTP_PROXY and http_proxy in containers.",
 		func(c *Config, v *value) error { return v.checked(&c.Proxy.HTTP, checkProxy) },
-		func(c *Config) string { return hidePassword(c.Proxy.HTTP) }},
+		func(c *Config) string { return HidePassword(c.Proxy.HTTP) }},
 	{"proxy.https", "", "URL", "", "The same for https.",
 		func(c *Config, v *value) error { return v.checked(&c.Proxy.HTTPS, checkProxy) },
-		func(c *Config) string { return hidePassword(c.Proxy.HTTPS) }},
+		func(c *Config) string { return HidePassword(c.Proxy.HTTPS) }},
 	{"proxy.no", "", "text", "", "Hosts that are asked without a proxy, with commas between them.",
 		func(c *Config, v *value) error { return v.checked(&c.Proxy.No, checkLine) },
 		func(c *Config) string { return c.Proxy.No }},

@@ -323,7 +323,7 @@ func checkProxy(s string) error {
 		u, err = url.Parse("http://" + s) // as the Go library and curl take it
 	}
 	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
-		return mistake("%q is no URL of a proxy: want http://HOST:PORT", hidePassword(s))
+		return mistake("%q is no URL of a proxy: want http://HOST:PORT", HidePassword(s))
 	}
 	return checkLine(s)
 }
@@ -346,9 +346,9 @@ func checkMirror(s string) error {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return mistake("%q is no URL of a registry: want https://HOST[:PORT]", hidePassword(s))
+		return mistake("%q is no URL of a registry: want https://HOST[:PORT]", HidePassword(s))
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return mistake("%q: a mirror's URL has no user, query or fragment", hidePassword(s))
+		return mistake("%q: a mirror's URL has no user, query or fragment", HidePassword(s))
 	}
 	return nil
 }

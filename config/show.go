@@ -70,7 +70,8 @@ func showRuntimes(list []Runtime) string {
 	return strings.Join(out, ", ")
 }
 
-func hidePassword(s string) string {
+// HidePassword is a URL as it may be shown.
+func HidePassword(s string) string {
 	if u, err := url.Parse(s); err == nil {
 		return u.Redacted()
 	}
