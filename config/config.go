@@ -11,6 +11,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -84,6 +85,9 @@ type Runtime struct {
 // OwnRuntime is the name of the runtime that Hull carries.
 const OwnRuntime = "hull"
 
+// KnownRuntimes are names of programs that are OCI runtimes without being configured.
+var KnownRuntimes = [...]string{"runc", "crun", "youki"}
+
 // Line is where the file settles a key of the table; 0 where it does not.
 func (c *Config) Line(key string) int { return c.lines[key] }
 
@@ -131,7 +135,7 @@ func (c *Config) settle(prefix string, table *value, p *problems) {
 
 // check looks at what single keys cannot know.
 func (c *Config) check(p *problems) {
-	if d := c.DefaultRuntime; d != "" && d != OwnRuntime && c.Runtime(d) == nil {
+	if d := c.DefaultRuntime; d != "" && d != OwnRuntime && c.Runtime(d) == nil && !slices.Contains(KnownRuntimes[:], d) {
 		p.add(c.Line("default-runtime"), mistake("default-runtime: there is no runtime %q: name its program under [runtimes.%s]", d, d))
 	}
 }

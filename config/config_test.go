@@ -167,7 +167,7 @@ func TestMistakes(t *testing.T) {
 		{"registry.mirrors = [\"mirror\"]", `f:1: registry.mirrors: "mirror" is no URL of a registry: want https://HOST[:PORT]`},
 		{"ulimits.files = 5", "f:1: ulimits: there is no limit files: want one of core, cpu"},
 		{"ulimits.nofile = \"5:2\"", "f:1: ulimits: nofile: the soft limit 5 is above the hard limit 2"},
-		{"default-runtime = \"crun\"", `f:1: default-runtime: there is no runtime "crun": name its program under [runtimes.crun]`},
+		{"default-runtime = \"kata\"", `f:1: default-runtime: there is no runtime "kata": name its program under [runtimes.kata]`},
 		{"[runtimes.hull]\npath = \"/bin/x\"", "f:1: runtimes: hull is Hull's own runtime: give yours another name"},
 		{"[runtimes.crun]\npath = \"./crun\"", `f:2: runtimes: crun.path: "./crun" is no program: want an absolute path, or a name to be found in PATH`},
 		{"[runtimes.crun]\nshell = \"x\"", "f:2: runtimes: crun: unknown key shell: want {path, args, runtimeArgs}"},

@@ -76,7 +76,7 @@ var Keys = [...]Key{
 	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
 		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },
 		func(c *Config) string { return showUlimits(c.Ulimits) }},
-	{"default-runtime", "default-runtime", "name", OwnRuntime, "Runtime of containers that name none: hull, or one of runtimes.",
+	{"default-runtime", "default-runtime", "name", OwnRuntime, "Runtime of containers that name none: hull, one of runtimes, or runc, crun or youki from PATH.",
 		func(c *Config, v *value) error { return v.checked(&c.DefaultRuntime, checkRuntimeName) },
 		func(c *Config) string { return c.DefaultRuntime }},
 	{"runtimes", "runtimes", "table of {path, args}", "", "OCI runtimes beside Hull's own, by the name that --runtime takes; args come before the runtime's command.",

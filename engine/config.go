@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -41,7 +40,6 @@ func (r *record) settle(c *config.Config) {
 	if !h.NoInit && c.Init != nil {
 		h.Init = h.Init || *c.Init
 	}
-	h.CgroupParent = cmp.Or(h.CgroupParent, c.CgroupParent)
 	if c.Network.Publish.IsValid() {
 		h.PublishIP = c.Network.Publish.String()
 	}

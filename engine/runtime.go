@@ -30,7 +30,7 @@ func (e *Engine) foreign(name string) (*runtime.Foreign, error) {
 	f := &runtime.Foreign{Path: name}
 	if r := conf.Runtime(name); r != nil {
 		f.Path, f.Args = r.Path, r.Args
-	} else if !filepath.IsAbs(name) && !slices.Contains(knownRuntimes(), name) {
+	} else if !filepath.IsAbs(name) && !slices.Contains(config.KnownRuntimes[:], name) {
 		return nil, unknownRuntime(name)
 	}
 	if f.Path, err = exec.LookPath(f.Path); err != nil {
@@ -43,14 +43,11 @@ func unknownRuntime(name string) error {
 	return errdef.Invalid("unknown or invalid runtime name: %s (hull info lists those there are)", clip(name))
 }
 
-// knownRuntimes are found without being configured.
-func knownRuntimes() []string { return []string{"runc", "crun", "youki"} }
-
 // Runtimes are the OCI runtimes that containers may ask for without any being configured, by name: where each is, ""
 // for our own.
 func (e *Engine) Runtimes() map[string]string {
 	paths := map[string]string{config.OwnRuntime: ""}
-	for _, n := range knownRuntimes() {
+	for _, n := range config.KnownRuntimes {
 		if path, err := exec.LookPath(n); err == nil {
 			paths[n] = path
 		}
