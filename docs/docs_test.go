@@ -21,6 +21,8 @@ import (
 	"testing"
 
 	"hull/test/rig"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestPages(t *testing.T) {
@@ -82,8 +84,10 @@ func exitStatus(line string) (int, bool) {
 	return code, ok && ok2 && err == nil
 }
 
-func runPage(t *testing.T, commands []command) {
-	h := engine(t)
+func runPage(t *testing.T, commands []command) { walk(t, engine(t), commands) }
+
+// walk runs commands, with further variables in their environment.
+func walk(t *testing.T, h *rig.Hull, commands []command, env ...string) {
 	// Whatever a page does, its image is there before and after.
 	h.Must(t, "run", "--rm", "--network", "none", "box", "true")
 	h.Mark(t)
@@ -92,6 +96,7 @@ func runPage(t *testing.T, commands []command) {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 2>&1; "+c.text)
 		cmd.Dir = dir
 		cmd.Env = append(slices.Clone(h.Env), "PATH="+filepath.Dir(h.Program)+":/usr/sbin:/usr/bin:/sbin:/bin", "PWD="+dir)
+		cmd.Env = append(cmd.Env, env...)
 		got := rig.Do(t, cmd)
 		if got.Code != c.code {
 			t.Fatalf("line %s: %s: want exit status %d, got %d\n%s", c.line, c.text, c.code, got.Code, got.Stdout)
@@ -108,6 +113,42 @@ func runPage(t *testing.T, commands []command) {
 		h.Run(t, "rmi", "-f", image)
 	}
 	h.Mark(t)
+}
+
+// TestTourWithDocker takes the walk of tour.md with Docker's own client, on hull serve.
+func TestTourWithDocker(t *testing.T) {
+	rig.Root(t)
+	docker, err := exec.LookPath("/usr/bin/docker")
+	if err != nil {
+		t.Skip("no docker client: .ci/packages docker installs it")
+	}
+	text, err := os.ReadFile("tour.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := commandsOf(string(text), true)
+	verb := regexp.MustCompile(`\bhull `)
+	for i := range commands {
+		commands[i].text = verb.ReplaceAllString(commands[i].text, docker+" ")
+	}
+	h := engine(t)
+	sock := filepath.Join(t.TempDir(), "sock")
+	serve := exec.Command(h.Program, "serve", "--host", "unix://"+sock) // longer than t.Context, to end by itself
+	serve.Env, serve.Stderr = h.Env, os.Stderr
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		serve.Process.Signal(unix.SIGTERM)
+		if err := serve.Wait(); err != nil {
+			t.Errorf("hull serve: %v", err)
+		}
+	})
+	rig.Eventually(t, "hull serve answers", func() bool {
+		_, err := os.Stat(sock)
+		return err == nil
+	})
+	walk(t, h, commands, "DOCKER_HOST=unix://"+sock)
 }
 
 // engine is a private engine of root or of this user.
