@@ -43,8 +43,9 @@ type worker struct {
 // in is its stdin, nil for none: a read of it under way may outlast the worker.
 func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.Reader) (_ *worker, err error) {
 	w := &worker{of: c, ctx: ctx, done: make(chan struct{})}
+	working := false
 	defer func() {
-		if err != nil && w.held != nil {
+		if !working && w.held != nil { // also after a panic: a server goes on, and must not keep the lock
 			w.held.Unlock()
 		}
 	}()
@@ -74,7 +75,11 @@ func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.R
 	if err := json.Unmarshal(line, &w.reply); err != nil {
 		return nil, err
 	}
-	return w, w.reply.Err()
+	if err := w.reply.Err(); err != nil {
+		return nil, err
+	}
+	working = true
+	return w, nil
 }
 
 // Close ends the process, if it has not ended, and lets the container be started again.

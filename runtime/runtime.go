@@ -209,7 +209,15 @@ func (p *Prepared) Discard(ctx context.Context) error {
 
 // link connects the network namespace, beside other work.
 func (b *boot) link() {
-	b.linking.Go(func() { b.linkErr = b.cfg.Link.Connect(int(b.net.Fd())) })
+	b.linking.Go(func() {
+		l, ns := b.cfg.Link, int(b.net.Fd())
+		b.linkErr = l.Connect(ns)
+		if errors.Is(b.linkErr, unix.EEXIST) { // of an earlier start: the name is this container's alone
+			if b.linkErr = Disconnect(l.Host); b.linkErr == nil {
+				b.linkErr = l.Connect(ns)
+			}
+		}
+	})
 }
 
 type madeGroup struct {
