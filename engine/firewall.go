@@ -28,7 +28,7 @@ import (
 // is still so when it writes; the kernel takes each change whole or not at all.
 //
 // A start needs no change: what a link may send is a fact about its address, not about its container (nft.Sender), and
-// facts are written for 254 addresses at once. That nobody has touched the tables since is known from the kernel's
+// facts are written for 256 addresses at once. That nobody has touched the tables since is known from the kernel's
 // count of transactions, which firewallFile remembers.
 
 // firewall is what was done to the tables last, <run>/firewall/state.json. Lost or damaged it is zero, and everything is
@@ -458,24 +458,4 @@ func (e *Engine) unpublish(ctx context.Context, id string) error {
 		return err
 	}
 	return nil
-}
-
-// watchPause is how often WatchFirewall asks whether something has changed.
-const watchPause = 250 * time.Millisecond
-
-// WatchFirewall heals the tables whenever somebody has changed something, until ctx ends. problem is told what cannot be
-// healed.
-func (e *Engine) WatchFirewall(ctx context.Context, problem func(error)) {
-	tick := time.NewTicker(watchPause)
-	defer tick.Stop()
-	for {
-		if err := e.HealFirewall(ctx); err != nil && ctx.Err() == nil {
-			problem(err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }

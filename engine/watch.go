@@ -36,7 +36,7 @@ func (e *Engine) WatchNetwork(ctx context.Context, failed func(error)) error {
 	changed := make(chan struct{}, 1)
 	var readers sync.WaitGroup
 	readers.Go(func() { tell(links, changed, linkGone) })
-	readers.Go(func() { tell(rules, changed, ruleGone) })
+	readers.Go(func() { tell(rules, changed, ruleChanged) })
 	defer readers.Wait()
 	defer links.Close()
 	defer rules.Close()
@@ -116,14 +116,15 @@ func holdsAny(b []byte, interests func(typ uint16) bool) bool {
 // linkGone is for links that were removed, changed or taken down; the last two are told as new.
 func linkGone(typ uint16) bool { return typ == unix.RTM_DELLINK || typ == unix.RTM_NEWLINK }
 
-// ruleGone is for what a flush, a delete or somebody's restored rule set takes away. Elements of sets come and go with
-// every container and are not among them.
-func ruleGone(typ uint16) bool {
+// ruleChanged is for what a flush, a delete or somebody's restored rule set takes away, and for chains and rules that come: a
+// firewall that is turned on decides about published ports from then on. Elements of sets come and go with every container
+// and are not among them.
+func ruleChanged(typ uint16) bool {
 	if typ>>8 != unix.NFNL_SUBSYS_NFTABLES {
 		return false
 	}
 	switch typ & 0xff {
-	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET:
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWRULE:
 		return true
 	}
 	return false
