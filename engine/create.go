@@ -78,10 +78,10 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 	if warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
-	if err := e.checkRuntime(&r.Host); err != nil {
+	if err := e.settleMounts(ctx, r); err != nil {
 		return "", nil, err
 	}
-	if err := e.settleMounts(ctx, r); err != nil {
+	if err := e.checkRuntime(&r.Host, r.Mounts); err != nil {
 		return "", nil, err
 	}
 	if err := e.place(ctx, r); err != nil {

@@ -169,6 +169,8 @@ func (b *builder) volume(m *MountPoint) (specs.Mount, error) {
 		}
 		out.Options = append(out.Options, fs.Options...)
 		return out, nil
+	case !ownRuntime(b.c.Host.Runtime):
+		return specs.Mount{}, errdef.Invalid("failed to mount local volume %s: a file system of type %s needs Hull's own runtime, not --runtime %s", m.Name, clip(fs.Type), clip(b.c.Host.Runtime))
 	case os.Geteuid() != 0 && fs.Type != mountTmpfs:
 		return specs.Mount{}, errdef.Forbidden("failed to mount local volume %s: only root mounts a file system of type %s", m.Name, clip(fs.Type))
 	}

@@ -56,7 +56,7 @@ func (e *Engine) Runtimes() map[string]string {
 }
 
 // checkRuntime refuses a runtime that is not there, and with one what only our own does.
-func (e *Engine) checkRuntime(h *Host) error {
+func (e *Engine) checkRuntime(h *Host, mounts []MountPoint) error {
 	f, err := e.foreign(h.Runtime)
 	if err != nil || f == nil {
 		return err
@@ -70,6 +70,11 @@ func (e *Engine) checkRuntime(h *Host) error {
 	for _, mode := range []string{h.Network, h.PidMode, h.IPCMode} {
 		if strings.HasPrefix(mode, "container:") {
 			return errdef.Invalid("namespaces of other containers need Hull's own runtime, not --runtime %s", clip(h.Runtime))
+		}
+	}
+	for _, m := range mounts {
+		if m.Subpath != "" || m.Type == mountImage {
+			return errdef.Invalid("mount %s: images and parts of volumes need Hull's own runtime, not --runtime %s", clip(m.Target), clip(h.Runtime))
 		}
 	}
 	return nil
