@@ -31,7 +31,7 @@ func TestBridge(t *testing.T) {
 	h.Must(t, "run", "-d", "--name", "web", "box", "sh", "-c", "echo hello > /index.html; exec httpd -f -p 80 -h /")
 	addr := address(t, h, "web")
 	six := h.Must(t, "inspect", "-f", "{{.NetworkSettings.GlobalIPv6Address}}", "web")
-	const get = `i=0; until wget -q -T 2 -O - "$1"; do i=$((i+1)); [ $i -lt 100 ] || exit 1; usleep 50000; done`
+	const get = `i=0; until wget -q -O - "$1"; do i=$((i+1)); [ $i -lt 100 ] || exit 1; usleep 50000; done`
 	for _, url := range []string{"http://" + addr + "/", "http://[" + six + "]/"} {
 		if got := h.Must(t, "run", "--rm", "box", "sh", "-c", get, "sh", url); got != "hello" {
 			t.Errorf("from a container, %s: %q", url, got)
