@@ -185,9 +185,15 @@ func judgePayload(f *facts) Check {
 }
 
 func judgeNetwork(f *facts) Check {
-	c := Check{Name: "network", Level: LevelInfo, Found: "containers run with --network none or host"}
-	if v := f.sysctl("net/ipv4/ip_forward"); v != "" {
-		c.Found += "; net.ipv4.ip_forward is " + v + ", which neither needs"
+	if f.uid != 0 {
+		return Check{Name: "network", Level: LevelInfo, Found: "an ordinary user has --network none and host",
+			Means: "Containers without --network get none, with a warning; -p has no effect."}
+	}
+	c := Check{Name: "network", Level: LevelOK, Found: "containers are on a bridge, unless --network says none, host or container:NAME"}
+	if f.sysctl("net/ipv4/ip_forward") == "0" {
+		c.Level = LevelInfo
+		c.Found += "; this host forwards no packets"
+		c.Means = "The first container that needs it turns net.ipv4.ip_forward on, for containers only: the firewall table of Hull drops all else."
 	}
 	return c
 }
