@@ -9,101 +9,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"hull/errdef"
 	"hull/state"
+	"hull/test/rig/disk"
 )
 
-// disk is a file system whose power can be cut.
-type disk struct {
-	t    *testing.T
-	file string
-	dir  string
-}
-
-// newDisk has to be called in a process with mounts of its own: see ownMounts.
-func newDisk(t *testing.T) *disk {
+// newDiskStore is a store on a disk of its own that holds bigSample "one" as app. Call it where disk.New may be.
+func newDiskStore(t *testing.T) (*disk.Disk, *Store) {
 	t.Helper()
-	d := &disk{t: t, file: filepath.Join(t.TempDir(), "disk"), dir: t.TempDir()}
-	if err := os.WriteFile(d.file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(d.file, 128<<20); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", d.file).CombinedOutput(); err != nil {
-		t.Skipf("no mkfs.ext4: %v %s", err, out)
-	}
-	d.mount()
-	t.Cleanup(func() { unix.Unmount(d.dir, unix.MNT_DETACH) })
-	return d
-}
-
-func (d *disk) mount() {
-	d.t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", d.file, d.dir).CombinedOutput(); err != nil {
-		d.t.Skipf("no loop mount: %v %s", err, out)
-	}
-}
-
-// cut loses whatever is not on the disk yet, journal included, and mounts again as after a boot.
-func (d *disk) cut() {
-	d.t.Helper()
-	fd, err := unix.Open(d.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
-	err = unix.IoctlSetPointerInt(fd, shutdown, noLogFlush)
-	unix.Close(fd)
-	if err != nil {
-		d.t.Skipf("this kernel does not cut the power of ext4: %v", err)
-	}
-	for range 100 {
-		if err = unix.Unmount(d.dir, 0); err == nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.mount()
-}
-
-// ownMounts runs the test again in a mount namespace of its own and returns false; there it returns true. If some
-// other process copied the mount meanwhile (each container does), the file system would live on after its umount.
-func ownMounts(t *testing.T) bool {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	if os.Getenv("HULL_IMAGE_OWN_MOUNTS") != "" {
-		return true
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "HULL_IMAGE_OWN_MOUNTS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	} else if bytes.Contains(out, []byte("--- SKIP")) {
-		t.Skipf("%s", out)
-	}
-	t.Logf("%s", out)
-	return false
-}
-
-// newDiskStore is a store on a disk of its own that holds bigSample "one" as app. Call it where newDisk may be.
-func newDiskStore(t *testing.T) (*disk, *Store) {
-	t.Helper()
-	d := newDisk(t)
-	root := d.dir + "/root"
+	d := disk.New(t)
+	root := d.Dir + "/root"
 	if err := state.Open(root); err != nil {
 		t.Fatal(err)
 	}
@@ -147,27 +65,27 @@ func checkBig(t *testing.T, s *Store, img *Image, mark string) {
 
 // Law 7: what Load, Tag and Remove returned for is there after the power was cut the moment after.
 func TestPowerCutAfter(t *testing.T) {
-	if !ownMounts(t) {
+	if !disk.OwnMounts(t) {
 		return
 	}
 	d, s := newDiskStore(t)
-	d.cut()
+	d.Cut()
 	checkBig(t, s, resolve(t, s, "app"), "one")
 	must(s.List(t.Context())) // that temporary files went is no promise: the next command removes them again
 	checkLayout(t, s)
 	if err := s.Tag(t.Context(), "app", "other", ""); err != nil {
 		t.Fatal(err)
 	}
-	d.cut()
+	d.Cut()
 	checkBig(t, s, resolve(t, s, "other"), "one")
 	load(t, s, bigSample(t, "two").layout(t, gz, "+gzip", map[string]string{annotationContainerd: "docker.io/library/app:latest"}))
-	d.cut()
+	d.Cut()
 	checkBig(t, s, resolve(t, s, "app"), "two")
 	checkBig(t, s, resolve(t, s, "app@{1}"), "one")
 	if _, err := s.Remove(t.Context(), "other", RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	d.cut()
+	d.Cut()
 	if _, err := s.Resolve(t.Context(), "other"); !errors.Is(err, errdef.ErrNotFound) {
 		t.Errorf("want it removed, got %v", err)
 	}
@@ -176,7 +94,7 @@ func TestPowerCutAfter(t *testing.T) {
 
 // A power cut in the middle: old or new, and all that is listed is whole.
 func TestPowerCutDuring(t *testing.T) {
-	if !ownMounts(t) {
+	if !disk.OwnMounts(t) {
 		return
 	}
 	d, s := newDiskStore(t)
@@ -187,9 +105,9 @@ func TestPowerCutDuring(t *testing.T) {
 		}
 	}
 	for round := range 8 {
-		cmd := startChild(t, "load", d.dir+"/root", filepath.Join(archives, []string{"two", "one"}[round%2]))
+		cmd := startChild(t, "load", d.Dir+"/root", filepath.Join(archives, []string{"two", "one"}[round%2]))
 		time.Sleep(rand.N(60 * time.Millisecond))
-		d.t.Log(cutUnder(d, cmd))
+		t.Log(cutUnder(d, cmd))
 		list, err := s.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -212,14 +130,10 @@ func TestPowerCutDuring(t *testing.T) {
 }
 
 // cutUnder cuts the power under a running command and returns what that said.
-func cutUnder(d *disk, cmd *exec.Cmd) string {
-	fd, err := unix.Open(d.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == nil {
-		unix.IoctlSetPointerInt(fd, 0x8004587d, 2)
-		unix.Close(fd)
-	}
+func cutUnder(d *disk.Disk, cmd *exec.Cmd) string {
+	_ = d.Off() // d.Cut says why not
 	waitErr := cmd.Wait()
-	d.cut()
+	d.Cut()
 	out, _, _ := bytes.Cut(cmd.Stderr.(*bytes.Buffer).Bytes(), []byte("\n"))
 	return fmt.Sprintf("%v %s", waitErr, out)
 }

@@ -13,6 +13,7 @@ import (
 
 	"hull/errdef"
 	"hull/state"
+	"hull/test/rig/disk"
 
 	"golang.org/x/sys/unix"
 )
@@ -294,5 +295,60 @@ func TestSpecRefused(t *testing.T) {
 		if err := o.Check(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("want an error that says %s, got %v", says, err)
 		}
+	}
+}
+
+// Law 7: what Create, Fill and Remove returned for survives a power cut the moment after, and is whole.
+func TestPowerCut(t *testing.T) {
+	if !disk.OwnMounts(t) {
+		return
+	}
+	d := disk.New(t)
+	s := Open(d.Dir + "/root")
+	if err := state.Open(d.Dir + "/root"); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, Spec{Name: "data", Labels: map[string]string{"a": "b"}})
+	d.Cut()
+	if v, err := s.Get("data"); err != nil || v.Damaged != "" || v.Labels["a"] != "b" {
+		t.Fatalf("created, and then %+v, %v", v, err)
+	}
+	src := t.TempDir()
+	want := strings.Repeat("content\n", 1000)
+	for _, n := range []string{"a", "b", "sub/c"} {
+		if err := errors.Join(os.MkdirAll(src+"/sub", 0o750), os.WriteFile(filepath.Join(src, n), []byte(want), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := os.Open(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	h, err := s.Hold(t.Context(), Spec{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.Fill(t.Context(), dir)
+	h.Release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Cut()
+	v, err := s.Ready("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"a", "b", "sub/c"} {
+		if got, err := os.ReadFile(filepath.Join(v.Path(), n)); err != nil || string(got) != want {
+			t.Errorf("%s has %d bytes, %v", n, len(got), err)
+		}
+	}
+	if err := s.Remove(t.Context(), "data", unused); err != nil {
+		t.Fatal(err)
+	}
+	d.Cut()
+	if list, err := s.List(); err != nil || len(list) != 0 {
+		t.Errorf("removed, and then %v, %v", list, err)
 	}
 }
