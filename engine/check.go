@@ -117,8 +117,8 @@ func checkModes(h *Host) error {
 		{"--uts", h.UTSMode, "host private"},
 		{"--cgroupns", h.CgroupnsMode, "host private"},
 	} {
-		if strings.HasPrefix(m.value, "container:") {
-			return errdef.NotImplemented("%s %s is not there yet", m.flag, clip(m.value))
+		if (m.flag == "--pid" || m.flag == "--ipc") && strings.HasPrefix(m.value, containerPrefix) {
+			continue // see resolveShared
 		}
 		if m.value != "" && !contains(m.allowed, m.value) {
 			return errdef.Invalid("invalid mode for %s: %s", m.flag, clip(m.value))

@@ -133,7 +133,7 @@ func TestCheckRefuses(t *testing.T) {
 		{func(c *Config, _ *Host) { c.StopSignal = "999" }, "invalid signal"},
 		{func(c *Config, _ *Host) { c.User = "4294967296" }, "user"},
 		{func(_ *Config, h *Host) { h.Userns = "auto" }, "--userns"},
-		{func(_ *Config, h *Host) { h.PidMode = "container:x" }, "not there yet"},
+		{func(_ *Config, h *Host) { h.PidMode = "shared" }, "invalid mode for --pid: shared"},
 		{func(_ *Config, h *Host) { h.Resources.Memory = 1 }, "6MB"},
 		{func(_ *Config, h *Host) { h.Resources.Memory = -1 }, "memory"},
 		{func(_ *Config, h *Host) { h.Resources.NanoCPUs = 1e15 }, "range of CPUs"},
@@ -177,7 +177,7 @@ func TestCheckRefuses(t *testing.T) {
 		{func(_ *Config, h *Host) { h.Devices = []Device{{"/a", "/x", "rq"}} }, "permissions"},
 		{func(_ *Config, h *Host) { h.DeviceRules = []string{"c 1 rwm"} }, "rule"},
 		{func(_ *Config, h *Host) { h.GroupAdd = []string{"4294967295"} }, "id"},
-		{func(_ *Config, h *Host) { h.Log.Driver = "syslog" }, "log driver"},
+		{func(_ *Config, h *Host) { h.Log.Driver = "nosuch" }, "log"},
 		{func(_ *Config, h *Host) { h.Log.Options = map[string]string{"max-size": "x"} }, "max-size"},
 		{func(_ *Config, h *Host) { h.OOMScoreAdj = 5000 }, "oom score"},
 	} {

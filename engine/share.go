@@ -34,6 +34,8 @@ import (
 func sharedModes(h *Host) []sharedMode {
 	return []sharedMode{
 		{"--network", specs.NetworkNamespace, &h.Network},
+		{"--pid", specs.PIDNamespace, &h.PidMode},
+		{"--ipc", specs.IPCNamespace, &h.IPCMode},
 	}
 }
 
@@ -131,6 +133,11 @@ func (e *Engine) joinOne(ctx context.Context, c *Container, m sharedMode, id str
 	if _, alive := monitor.Alive(e.runDir(id)); !alive || st.Status != monitor.StatusRunning {
 		return notJoinable(m, id)
 	}
+	if m.kind == specs.IPCNamespace {
+		if err := e.lendsIPC(id); err != nil {
+			return err
+		}
+	}
 	// From here on the other one's monitor knows, when it ends, that its namespaces may live on.
 	mark, err := os.OpenFile(filepath.Join(e.runDir(id), monitor.JoinedFile), os.O_CREATE|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -166,6 +173,18 @@ func (e *Engine) joinOne(ctx context.Context, c *Container, m sharedMode, id str
 	join(specs.UserNamespace)
 	if s.ids, err = e.joinIDs(c.ID, id, spec.Linux); err != nil {
 		return err
+	}
+	return nil
+}
+
+// lendsIPC refuses the IPC namespace of a container that was not made to be shared, as Docker does.
+func (e *Engine) lendsIPC(id string) error {
+	r, err := e.readRecord(e.dir(id))
+	if err != nil {
+		return err
+	}
+	if mode := r.Host.IPCMode; mode != "shareable" && mode != modeHost {
+		return errdef.Conflict("cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", id)
 	}
 	return nil
 }

@@ -176,6 +176,9 @@ func (b *builder) namespaces() {
 	add(specs.NetworkNamespace, h.Network != modeHost)
 	add(specs.UTSNamespace, h.UTSMode != modeHost)
 	add(specs.IPCNamespace, h.IPCMode != modeHost)
+	if b.shared.has(specs.IPCNamespace) {
+		b.warnings = append(b.warnings, "--ipc container: shares message queues, semaphores and System V memory; /dev/shm is the container's own")
+	}
 	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost && b.kernelHas("cgroup"))
 	add(specs.TimeNamespace, ownRuntime(h.Runtime) && b.kernelHas("time")) // not all of others know them
 }
