@@ -325,6 +325,17 @@ func TestHeal(t *testing.T) {
 		return address == gateway && ping.Run() == nil
 	}
 	rig.Eventually(t, "the container reaches its gateway", whole)
+	nft := rig.Tool(t, "nft")
+	tables := ip(nft + " list tables")
+	if !strings.Contains(tables, "hull") {
+		t.Errorf("no table of ours: %s", tables)
+	}
+	ip(nft + " flush ruleset")
+	begin := time.Now()
+	rig.Eventually(t, "the firewall table is back", func() bool { return ip(nft+" list tables") == tables })
+	if d := time.Since(begin); d > rig.Patience(2*time.Second) {
+		t.Errorf("nft flush ruleset: healed after %v", d)
+	}
 	for _, line := range []string{"ip link del " + bridge, "ip link set " + bridge + " down"} {
 		ip(line)
 		begin := time.Now()
