@@ -96,7 +96,7 @@ func (e *Engine) boot(ctx context.Context, id string) (started bool, err error) 
 	if err != nil || c.Damaged != "" {
 		return false, nil // listed as damaged
 	}
-	if c.Running() || e.bides(ctx, id) {
+	if c.Running() || e.attended(ctx, id) {
 		return false, nil
 	}
 	s, err := monitor.ReadState(e.dir(id))
@@ -122,8 +122,11 @@ func (e *Engine) boot(ctx context.Context, id string) (started bool, err error) 
 		return false, err
 	}
 	_, err = e.launch(ctx, c, 0)
+	if errors.Is(err, errdef.ErrNotModified) {
+		return false, nil
+	}
 	if after, readErr := monitor.ReadState(e.dir(id)); err != nil && readErr == nil && after.Ends == s.Ends {
-		return false, e.giveUp(c, s, r, err)
+		return false, errors.Join(err, e.notLaunched(c, s, r, err))
 	} // else the monitor has recorded why it could not, which is judged like any other end
 	return err == nil, err
 }

@@ -56,11 +56,12 @@ const (
 // locked writes it. A missing or damaged one is zero: a power cut may cost a count, not a container.
 type restarts struct {
 	Stopped bool          `json:"stopped,omitempty"` // by a person, after the last start
-	Halted  bool          `json:"halted,omitempty"`  // it ran when the machine was shut down
+	Halted  bool          `json:"halted,omitempty"`  // it ran when the machine was shut down: for the boot to judge
 	Count   int           `json:"count,omitempty"`   // of starts by policy since a person's
 	Delay   time.Duration `json:"delay,omitempty"`   // before the last of them
 	Judged  int           `json:"judged,omitempty"`  // State.Ends of the last end that was judged
 	Due     time.Time     `json:"due,omitzero"`      // when it is started again; zero is never
+	Failed  bool          `json:"failed,omitempty"`  // no monitor waits for that: it could not be prepared
 }
 
 const (
@@ -97,12 +98,12 @@ func (r *restarts) waiting(s *monitor.State) bool {
 
 // owed reports whether somebody has to judge the end s, or to go on with what was judged.
 func (r *restarts) owed(s *monitor.State) bool {
-	return s.Status == monitor.StatusExited && !r.Stopped && (r.Judged != s.Ends || !r.Due.IsZero())
+	return s.Status == monitor.StatusExited && !r.Stopped && !r.Halted && (r.Judged != s.Ends || !r.Due.IsZero())
 }
 
 // judge decides about the end s.
 func (r *restarts) judge(h *Host, s *monitor.State, now time.Time) {
-	r.Judged, r.Due = s.Ends, time.Time{}
+	r.Judged, r.Due, r.Failed = s.Ends, time.Time{}, false
 	switch {
 	case s.Unhealthy && h.onUnhealthy() == unhealthyStop:
 		r.Stopped = true
@@ -218,54 +219,75 @@ func (e *Engine) resumeLocked(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	r := e.readRestarts(id)
-	if c.Running() || e.bides(ctx, id) {
+	if c.Running() || e.attended(ctx, id) {
 		return nil
 	}
+	if s.Status == monitor.StatusRunning { // its monitor is gone and could not write how it ended
+		if err := e.recordLoss(id, lostError, time.Now()); err != nil {
+			return err
+		}
+		if s, err = monitor.ReadState(e.dir(id)); err != nil {
+			return err
+		}
+	}
+	r := e.readRestarts(id)
 	if !c.Host.kept() || !r.owed(s) {
 		e.unkeep(id)
 		return nil
 	}
+	now := time.Now()
 	if r.Judged != s.Ends {
-		r.judge(&c.Host, s, time.Now())
+		r.judge(&c.Host, s, now)
 		if err := e.writeRestarts(id, r, r.Stopped); err != nil {
 			return err
 		}
 	}
-	if r.Due.IsZero() {
+	switch {
+	case r.Due.IsZero():
 		e.unkeep(id)
 		return nil
+	case r.Failed && r.remaining(now) > 0:
+		return nil // not by every command
 	}
-	if _, err := e.launch(ctx, c, max(r.remaining(time.Now()), time.Millisecond)); err != nil {
-		return e.giveUp(c, s, r, err)
+	var failed error
+	for range launchTries {
+		_, failed = e.launch(ctx, c, max(r.remaining(now), time.Millisecond))
+		if failed == nil || errors.Is(failed, errdef.ErrNotModified) { // somebody else's monitor was quicker
+			return nil
+		}
 	}
-	return nil
+	return errors.Join(failed, e.notLaunched(c, s, r, failed))
 }
 
-// bides reports whether the container id has a monitor that waits for its back-off to be over.
-func (e *Engine) bides(ctx context.Context, id string) bool {
+// launchTries is how often a start by policy is tried that could not be prepared: the machine may be out of something
+// for a moment.
+const launchTries = 3
+
+// notLaunched records that a start by policy could not even be prepared. It is an end like others, with a back-off, but
+// there is no monitor to wait for it: the first command after it tries again.
+func (e *Engine) notLaunched(c *Container, s *monitor.State, r *restarts, why error) error {
+	s.Ends, s.Ran, s.ExitCode, s.Error = s.Ends+1, 0, exitNotStarted, "restart: "+why.Error()
+	s.FinishedAt = time.Now().UTC()
+	r.judge(&c.Host, s, s.FinishedAt)
+	r.Failed = true
+	return errors.Join(monitor.WriteState(e.dir(c.ID), s, true), e.writeRestarts(c.ID, r, false), e.keep(c.ID))
+}
+
+// exitNotStarted is the exit code, Docker's, of a container that could not be started for a reason of the engine's.
+const exitNotStarted = 128
+
+// attended reports whether the container id has a monitor that is anywhere from the back-off before a start to the end: it
+// sees to what comes then.
+func (e *Engine) attended(ctx context.Context, id string) bool {
 	if _, alive := monitor.Alive(e.runDir(id)); !alive {
 		return false
 	}
 	resp, err := e.ask(ctx, id, &monitor.Request{Op: monitor.OpState})
-	return err == nil && resp.Bides
+	return err == nil && resp.Busy
 }
 
 func restartingFor(id string) error {
 	return errdef.Conflict("Container %s is restarting, wait until the container is running", id)
-}
-
-// giveUp records that a start by policy could not even be prepared. There is nobody to wait and try again, so the
-// container stays as it is, with the reason, until a person or a boot starts it.
-func (e *Engine) giveUp(c *Container, s *monitor.State, r *restarts, why error) error {
-	s.Error = "restart: " + why.Error()
-	s.Ends++
-	r.Judged, r.Due = s.Ends, time.Time{}
-	err := errors.Join(monitor.WriteState(e.dir(c.ID), s, true), e.writeRestarts(c.ID, r, false))
-	if err == nil {
-		e.unkeep(c.ID)
-	}
-	return errors.Join(why, err)
 }
 
 // resumeAll resumes the containers that ended without anybody having judged it: what ran for that was killed.

@@ -199,7 +199,7 @@ const (
 	OpExecCreate = "exec-create" // register Process; answers with its id in Exec
 	OpExecStart  = "exec-start"  // run exec Exec; stream unless Detach
 	OpExecState  = "exec-state"  // answers with ExecState of Exec
-	OpState      = "state"       // answers with the State in memory, and Bides
+	OpState      = "state"       // answers with the State in memory, and Busy
 	OpRename     = "rename"      // Name is what events call the container from now on
 	OpCancel     = "cancel"      // a start that waits for its Delay does not happen; ErrConflict when there is none
 	OpFreeze     = "freeze"      // the processes stand still until the connection ends, whoever ends it
@@ -254,7 +254,7 @@ type Response struct {
 	Port      *relay.Port  `json:"port,omitempty"` // of the host, when a start failed because it is not to be had
 	Exec      string       `json:"exec,omitempty"`
 	ExecState *ExecState   `json:"execState,omitempty"`
-	Bides     bool         `json:"bides,omitempty"` // a start waits for its Delay
+	Busy      bool         `json:"busy,omitempty"` // anywhere from a start that waits for its Delay to the end
 	Trace     []trace.Step `json:"trace,omitempty"`
 }
 

@@ -51,12 +51,6 @@ func (s *server) claim() (*State, error) {
 	return st, err
 }
 
-func (s *server) bides() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.phase == phaseBiding
-}
-
 // cancel ends the back-off without a start. When it comes too late, it answers only when the start has gone well or
 // failed, so that whoever wants the container stopped knows what there is to stop.
 func (s *server) cancel() *Response {

@@ -282,7 +282,16 @@ func become(argv []string) error {
 			env = append(env, kv)
 		}
 	}
-	return &os.PathError{Op: "exec", Path: argv[0], Err: unix.Exec(argv[0], argv, env)}
+	err := unix.Exec(argv[0], argv, env)
+	if err == unix.ENOENT {
+		// An upgrade has moved the program meanwhile.
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+			if filepath.IsAbs(dir) {
+				_ = unix.Exec(filepath.Join(dir, filepath.Base(argv[0])), argv, env) // what counts is that it is not where it was
+			}
+		}
+	}
+	return &os.PathError{Op: "exec", Path: argv[0], Err: err}
 }
 
 // serve answers the one request of a connection, which OpPrepare may precede.
@@ -317,7 +326,7 @@ func (s *server) serve(f *os.File) {
 	case OpRename:
 		answer(f, s.rename(req))
 	case OpState:
-		answer(f, &Response{OK: true, State: s.current(), Bides: s.bides()})
+		answer(f, &Response{OK: true, State: s.current(), Busy: s.alive()})
 	case OpFreeze:
 		s.freeze(f, br)
 	case OpCancel:

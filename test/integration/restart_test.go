@@ -112,6 +112,24 @@ func TestUpgrade(t *testing.T) {
 	}
 	install()
 	rig.Eventually(t, "it was restarted by the new program", func() bool { return inspect(t, h, "stays", "{{.RestartCount}}") > "2" })
+	// Moved, it is found by its name.
+	if err := os.Mkdir(h.Dir+"/moved", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, "rm", "-f", "stays")
+	h.Env = append(h.Env, "PATH="+h.Dir+"/moved:/bin")
+	h.Program = h.Dir + "/hull"
+	h.Must(t, "run", "-d", "--name", "stays", "--network", "none", "--restart", "on-failure:1", "busybox", "sh", "-c", "until [ -e /die ]; do sleep 0.02; done; exit 1")
+	if err := os.Rename(h.Dir+"/hull", h.Dir+"/moved/hull"); err != nil {
+		t.Fatal(err)
+	}
+	h.Program = first
+	h.Must(t, "exec", "stays", "touch", "/die")
+	log := filepath.Join(h.Root, "containers", inspect(t, h, "stays", "{{.Id}}"), "restart.json")
+	rig.Eventually(t, "its end was judged by the moved program alone", func() bool {
+		b, _ := os.ReadFile(log)
+		return strings.Contains(string(b), `"count":1`)
+	})
 	h.Must(t, "rm", "-f", "stays")
 }
 
