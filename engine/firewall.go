@@ -180,8 +180,16 @@ func (e *Engine) HealFirewall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(e.firewallDir(), firewallFile)); isMissing(err) {
-		return nil // nor since the machine was booted
+	names, err := readNames(e.firewallDir())
+	if err != nil || !slices.Contains(names, firewallFile) {
+		return err // nor since the machine was booted
+	}
+	for _, id := range names { // who should have done it was killed
+		if _, err := os.Lstat(e.runDir(id)); isID(id) && isMissing(err) {
+			if err := e.unpublish(ctx, id); err != nil {
+				return err
+			}
+		}
 	}
 	now, err := epoch(0)
 	if err != nil {

@@ -385,8 +385,11 @@ func (e *Engine) heal(c *Container) error {
 // healAll is heal for those in the list, with one question to the kernel for all of them; it also looks at the bridge's
 // addresses, and brings resolv.conf up to date.
 func (e *Engine) healAll(all []*Container) error {
-	if os.Geteuid() != 0 || !slices.ContainsFunc(all, func(c *Container) bool { return c.State.network != nil }) {
+	if os.Geteuid() != 0 {
 		return nil
+	}
+	if !slices.ContainsFunc(all, func(c *Container) bool { return c.State.network != nil }) {
+		return e.HealFirewall(context.Background())
 	}
 	if _, err := e.ensureBridge(e.networks()); err != nil {
 		return err
