@@ -128,10 +128,12 @@ func TestA46VolumeFlood(t *testing.T) {
 func TestA47Subpath(t *testing.T) {
 	host, file := canaries(t)
 	h := target(t)
+	up := strings.Repeat("../", 12)
+	load(t, h, "links", nil, rig.File{Name: "abs", Type: tar.TypeSymlink, Link: host}, rig.File{Name: "rel", Type: tar.TypeSymlink, Link: up + host[1:]},
+		rig.File{Name: "magic", Type: tar.TypeSymlink, Link: "/proc/self/root" + host}, rig.File{Name: "root", Type: tar.TypeSymlink, Link: up})
 	h.Must(t, "volume", "create", "shared")
 	t.Cleanup(func() { removeVolumes(t, h) })
 	top := data(h, "shared")
-	up := strings.Repeat("../", 12)
 	if err := errors.Join(os.Chmod(top, 0o777), os.MkdirAll(top+"/a/x", 0o777), os.Symlink(up+filepath.Dir(host)[1:], top+"/b"),
 		os.Symlink(host, top+"/abs"), os.Symlink("/proc/self/root"+host, top+"/magic"), os.Symlink(up, top+"/root")); err != nil {
 		t.Fatal(err)
@@ -140,6 +142,13 @@ func TestA47Subpath(t *testing.T) {
 		r := h.Run(t, "run", "--rm", "--network", "none", "--mount", "type=volume,src=shared,dst=/p,volume-subpath="+sub, "target", "cat", "/p/secret")
 		if r.Code == 0 || strings.Contains(outputOf(r), strings.TrimSpace(canaryText)) {
 			t.Errorf("subpath %q: %+v", sub, r)
+		}
+	}
+	// The same of an image.
+	for _, sub := range []string{"abs", "rel", "magic", "root" + host, "abs/secret", "../" + host[1:]} {
+		r := h.Run(t, "run", "--rm", "--network", "none", "--mount", "type=image,src=links,dst=/p,image-subpath="+sub, "target", "sh", "-c", "cat /p/secret /p")
+		if r.Code == 0 || strings.Contains(outputOf(r), strings.TrimSpace(canaryText)) {
+			t.Errorf("image-subpath %q: %+v", sub, r)
 		}
 	}
 	// Now a is a directory, now a link to where the canary's directory is.
