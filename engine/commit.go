@@ -48,10 +48,8 @@ func (e *Engine) Commit(ctx context.Context, name string, o CommitOptions) (id s
 			warnings = append(warnings, err.Error()+": the image may have files that were being written")
 			hold, err = io.NopCloser(nil), nil
 		}
-		if errors.Is(err, errdef.ErrConflict) {
-			if e.loadState(c); !c.Running() { // it has ended meanwhile
-				hold, err = io.NopCloser(nil), nil
-			}
+		if errors.Is(err, errdef.ErrConflict) { // it has ended meanwhile
+			hold, err = io.NopCloser(nil), nil
 		}
 		if err != nil {
 			return "", nil, err

@@ -170,9 +170,12 @@ func (g *Group) Freeze(ctx context.Context) error {
 	})
 }
 
-// settle waits until done, or undoes the freezing at the end of ctx.
+// settle waits until done, or undoes the freezing at the end of ctx. A group that is removed meanwhile is ErrConflict.
 func (g *Group) settle(ctx context.Context, done func() bool) error {
 	for pause := 100 * time.Microsecond; !done(); pause = min(2*pause, 20*time.Millisecond) {
+		if !g.Exists() {
+			return errdef.Conflict("cannot freeze: cgroup %s is gone, its processes have ended", g.path)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
