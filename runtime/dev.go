@@ -79,10 +79,29 @@ func (b *boot) mountDev(m *specs.Mount, o *options) error {
 			return err
 		}
 	}
-	b.attach(what, fd, b.ensureDir("/dev"))
-	b.afterAttach(what, fd, o)
+	if b.userns == nil && b.cfg.Root == nil {
+		b.mountDevInTurn(what, fd, o)
+	} else {
+		b.attach(what, fd, b.ensureDir("/dev"))
+		b.afterAttach(what, fd, o)
+	}
 	b.hasDev = true
 	return nil
+}
+
+// mountDevInTurn attaches a mount made now of the file system that fd is a mount of. Since Linux 6.8 mountinfo lists mounts
+// in the order in which they were made, and the one that was made first, to be filled, would come before those that the
+// configuration has before it, which others check. It costs some calls, so bundles get it and containers of layers not.
+func (b *boot) mountDevInTurn(what string, fd int, o *options) {
+	p := b.prog
+	// Clones are taken only of mounts that are attached in the caller's namespace.
+	p.Call(what, unix.SYS_MOVE_MOUNT, fd, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	first := p.Call(what, unix.SYS_FCNTL, fd, unix.F_DUPFD_CLOEXEC, 3).Result()
+	second := b.cloneOf(what, first)
+	p.Call(what, unix.SYS_UMOUNT2, "/proc", unix.MNT_DETACH) // hooks still look at what was there
+	b.closeReg(first)
+	b.attach(what, second, b.ensureDir("/dev"))
+	b.afterAttach(what, second, o)
 }
 
 func devTmpfs(o *options) (int, error) {
