@@ -261,12 +261,19 @@ func (f *foreign) run(ctx context.Context, stdio [3]*os.File, around func(func()
 	line := slices.Concat(f.Args, []string{"--root", filepath.Join(f.dir, "state"), "--log", log, "--log-format", "json"}, args)
 	cmd := exec.CommandContext(ctx, f.Path, line...)
 	var said bytes.Buffer
-	for i, to := range []func(*os.File){func(r *os.File) { cmd.Stdin = r }, func(w *os.File) { cmd.Stdout = w }, func(w *os.File) { cmd.Stderr = w }} {
-		if stdio[i] != nil {
-			to(stdio[i])
+	if args[0] == "create" || args[0] == "exec" { // those two hand their stdio on
+		null, err := ownNull()
+		if err != nil {
+			return err
 		}
-	}
-	if args[0] != "create" && args[0] != "exec" { // those two hand their stdio on
+		defer null.Close()
+		for i := range stdio {
+			if stdio[i] == nil {
+				stdio[i] = null
+			}
+		}
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdio[0], stdio[1], stdio[2]
+	} else {
 		cmd.Stderr = &said
 	}
 	cmd.WaitDelay = time.Second
@@ -282,6 +289,32 @@ func (f *foreign) run(ctx context.Context, stdio [3]*os.File, around func(func()
 		return errdef.As(errdef.ErrUnavailable, fmt.Errorf("runtime %s: %w", f.Path, err))
 	}
 	return nil
+}
+
+// ownNull is a null device that is not the host's: crun gives the standard streams of a process to its user, /dev/null of
+// the host too.
+func ownNull() (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, os.NewSyscallError("fsconfig", err)
+	}
+	dir, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	defer unix.Close(dir)
+	if err := unix.Mknodat(dir, "null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+		return nil, os.NewSyscallError("mknod", err)
+	}
+	fd, err := unix.Openat(dir, "null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("open", err)
+	}
+	return os.NewFile(uintptr(fd), "null"), nil
 }
 
 // failure is the last error in the runtime's log. Whether the command is at fault has to be told from the text.
