@@ -6,6 +6,7 @@ import (
 	"hull/engine"
 	"hull/image"
 
+	"github.com/moby/moby/api/types/build"
 	wire "github.com/moby/moby/api/types/container"
 	images "github.com/moby/moby/api/types/image"
 )
@@ -38,6 +39,11 @@ func (s *server) pruneImages(q *request) error {
 		return err
 	}
 	return q.answer(http.StatusOK, images.PruneReport{ImagesDeleted: deletedImages(p.Images), SpaceReclaimed: uint64(p.Bytes)})
+}
+
+// pruneBuildCache is POST /build/prune, which docker system prune calls: there are no builds yet, and so no cache of them.
+func (s *server) pruneBuildCache(q *request) error {
+	return q.answer(http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
 }
 
 func deletedImages(list []image.Deleted) []images.DeleteResponse {

@@ -34,6 +34,7 @@ var table = [...]route{
 	{"GET", "/events", (*server).events, read},
 
 	{"GET", "/containers/json", (*server).listContainers, read},
+	{"POST", "/build/prune", (*server).pruneBuildCache, write},
 	{"POST", "/containers/prune", (*server).pruneContainers, write},
 	{"POST", "/containers/create", (*server).createContainer, write},
 	{"GET", "/containers/{name}/json", (*server).inspectContainer, read},

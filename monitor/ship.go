@@ -163,11 +163,11 @@ func (s *shipper) put(stream string, at time.Time, text []byte, last bool) bool 
 	}
 	s.queue = append(s.queue, shipped{stream, at, append([]byte(nil), text...)})
 	s.bytes += size
-	signal1(s.more)
+	wake(s.more)
 	return true
 }
 
-func signal1(c chan struct{}) {
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -215,7 +215,7 @@ func (s *shipper) drop() {
 	s.bytes -= int64(len(s.queue[0].text)) + shipCost
 	s.queue[0] = shipped{}
 	s.queue = s.queue[1:]
-	signal1(s.room)
+	wake(s.room)
 }
 
 // deliver sends e, again and again, and then says what was lost before. It reports false when it gave up, at the end.
