@@ -11,7 +11,7 @@ import (
 )
 
 // prestartGrace is how long what was prepared ahead of a start is kept.
-const prestartGrace = 10 * time.Second
+const prestartGrace = 3 * time.Second
 
 // heads are head starts of containers whose client said that it would start them right after their creation: a monitor
 // needs some milliseconds to begin, which pass beside the creation. It is no state: whoever finds nothing here does the
@@ -146,9 +146,13 @@ func (e *Engine) takeBundle(c *Container) *bundle {
 	return b
 }
 
-// dropHead gives back what nobody has taken.
+// dropHead gives back what nobody has taken, and waits until its monitor has left. The container is not locked by the
+// caller.
 func (e *Engine) dropHead(id string) {
 	if conn := e.takeConn(id); conn != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), prestartGrace)
+		defer cancel()
+		_ = conn.Finish(ctx) // one that hangs has its lock, and is found by it
 		conn.Close()
 	}
 	e.heads.mu.Lock()

@@ -67,6 +67,7 @@ func (e *Engine) remove(ctx context.Context, id string) error { return e.take(ct
 
 // take is remove as limbo.go draws it; with volumes the anonymous ones go too, whatever the definition says.
 func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
+	e.dropHead(id)
 	l, err := e.lock(ctx, id)
 	if err != nil {
 		return err
