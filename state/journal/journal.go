@@ -173,24 +173,22 @@ func (j *Journal) appendTo(fd int, line []byte, deadline time.Time) (done bool, 
 // current opens the current file, making it when missing.
 func (j *Journal) current() (int, error) {
 	path := filepath.Join(j.dir, currentName)
-	open := func() (int, error) {
-		flags := unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
-		return unix.Open(path, flags, fileMode)
-	}
-	fd, err := open()
-	switch err {
-	case unix.ENOENT:
-		if err := os.MkdirAll(j.dir, 0o700); err != nil {
-			return -1, err
+	const flags = unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	for deadline := time.Now().Add(sealWait); ; {
+		fd, err := unix.Open(path, flags, fileMode)
+		switch late := time.Now().After(deadline); {
+		case err == unix.ENOENT && !late:
+			if err := os.MkdirAll(j.dir, 0o700); err != nil {
+				return -1, err
+			}
+		case err == unix.EACCES && !late: // without root: sealed, and the next one is not in place yet
+			if err := j.settle(); err != nil {
+				return -1, err
+			}
+		default:
+			return fd, err
 		}
-		return open()
-	case unix.EACCES: // sealed by a process that was killed before it put the next one in place
-		if err := j.settle(); err != nil {
-			return -1, err
-		}
-		return open()
 	}
-	return fd, err
 }
 
 // share locks the file fd against being sealed; false when the time is over.
