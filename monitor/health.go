@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,6 +79,8 @@ const (
 	// restBound: a probe is followed by a rest as long as itself, up to this, whatever its interval: half of one CPU is
 	// the most that probes of a container take.
 	restBound = time.Second
+	// freeAbove: with pauses at least so long memory is given back in each. It takes a millisecond.
+	freeAbove = 5 * time.Second
 )
 
 // ReadHealth returns what the probes of a container found, which is in dir; nil when there is nothing.
@@ -147,6 +150,9 @@ func (s *server) watch(ctx context.Context, b *box) {
 		before := h.Status
 		h.add(p, c, started)
 		s.saveHealth(h, s.path)
+		if h.pause(c, time.Since(started), took) >= freeAbove {
+			debug.FreeOSMemory() // what reading the configuration took: most containers are idle between probes
+		}
 		if h.Status == before {
 			continue
 		}
