@@ -4,12 +4,32 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"hull/errdef"
 	"hull/state"
 
 	"golang.org/x/sys/unix"
 )
+
+// endGrace is for a container whose kill was asked for just before.
+const endGrace = 200 * time.Millisecond
+
+// awaitEnd waits for the end of the init process, at most d.
+func (k *container) awaitEnd(d time.Duration) {
+	p, err := k.open()
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(p.Fd()), Events: unix.POLLIN}}, max(int(left.Milliseconds()), 0))
+		if err != unix.EINTR || left <= 0 {
+			return
+		}
+	}
+}
 
 func remove(c *command) error {
 	fs := c.flags()
@@ -30,6 +50,9 @@ func remove(c *command) error {
 		return err
 	}
 	defer unlock()
+	if s := k.status(); s == running && !force {
+		k.awaitEnd(endGrace)
+	}
 	if s := k.status(); s != stopped {
 		if !force {
 			return errdef.Conflict("cannot delete container %s that is not stopped: %s", k.ID, s)
