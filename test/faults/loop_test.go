@@ -89,26 +89,33 @@ func TestEveryCall(t *testing.T) {
 				}
 				return len(calls), hit
 			}
-			total, _ := once(nil)
-			if total < 10 {
-				t.Fatalf("only %d calls were counted: the driver does not see this command", total)
-			}
-			t.Logf("%d calls", total)
-			stride := max(1, total/points())
-			for _, f := range disturbances {
-				// A different offset for each kind, so that together they visit more calls.
-				for at := 1 + int(f.Errno)%stride; at <= total; at += stride {
-					f := f
-					f.At = at
-					if _, hit := once(&f); hit == nil && f.Do == Fail {
-						break // no call after this one can fail like that
-					}
-					if t.Context().Err() != nil {
-						return
-					}
-				}
-			}
+			disturb(t, once)
 		})
+	}
+}
+
+// disturb calls once without a fault, to count the calls of a command, and then with each disturbance at calls spread over
+// its whole length.
+func disturb(t *testing.T, once func(*Fault) (calls int, hit *Call)) {
+	t.Helper()
+	total, _ := once(nil)
+	if total < 10 {
+		t.Fatalf("only %d calls were counted: the driver does not see this command", total)
+	}
+	t.Logf("%d calls", total)
+	stride := max(1, total/points())
+	for _, f := range disturbances {
+		// A different offset for each kind, so that together they visit more calls.
+		for at := 1 + int(f.Errno)%stride; at <= total; at += stride {
+			f := f
+			f.At = at
+			if _, hit := once(&f); hit == nil && f.Do == Fail {
+				break // no call after this one can fail like that
+			}
+			if t.Context().Err() != nil {
+				return
+			}
+		}
 	}
 }
 

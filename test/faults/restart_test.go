@@ -76,21 +76,7 @@ func TestRestartEveryCall(t *testing.T) {
 				}
 				return len(calls), hit
 			}
-			total, _ := once(nil)
-			if total < 10 {
-				t.Fatalf("only %d calls were counted", total)
-			}
-			t.Logf("%d calls", total)
-			stride := max(1, total/points())
-			for _, f := range disturbances {
-				for at := 1 + int(f.Errno)%stride; at <= total; at += stride {
-					f := f
-					f.At = at
-					if _, hit := once(&f); hit == nil && f.Do == Fail {
-						break
-					}
-				}
-			}
+			disturb(t, once)
 		})
 	}
 }
