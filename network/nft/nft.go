@@ -144,7 +144,8 @@ func (t Table) Withdraw(id string) (gone []Port, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.CloseLasting()
+	// Closing waits until the kernel has freed what was removed, a grace period of some 30 ms, which is nobody's business.
+	defer func() { go c.CloseLasting() }()
 	have, err := t.ports(c)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // no table
