@@ -51,16 +51,17 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 	if err != nil {
 		return nil, refused(err)
 	}
+	was := *r
 	if err := r.Host.Resources.merge(change); err != nil {
 		return nil, refused(err)
 	}
 	// Point of no return: a client that goes away does not leave half of it.
 	if e.loadState(c); !c.Running() {
-		return nil, refused(r.write(e.dir(c.ID)))
+		return nil, refused(r.replace(&was, e.dir(c.ID)))
 	}
 	res, warnings := e.limitsOf(r.container())
 	if res == nil { // an ordinary user's: kept for a start with a cgroup
-		return warnings, refused(r.write(e.dir(c.ID)))
+		return warnings, refused(r.replace(&was, e.dir(c.ID)))
 	}
 	g, err := e.group(c)
 	if err != nil {
@@ -78,13 +79,26 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 	if err != nil && g.Exists() {
 		return nil, refused(errors.Join(err, os.Remove(mark)))
 	} // else it has just ended
-	if err := r.write(e.dir(c.ID)); err != nil {
+	if err := r.replace(&was, e.dir(c.ID)); err != nil {
 		return nil, refused(errors.Join(err, old.Restore(), os.Remove(mark)))
 	}
 	if err := os.Remove(mark); err != nil && !isMissing(err) {
 		return nil, refused(err)
 	}
 	return append(warnings, notes...), nil
+}
+
+// replace is write, of a definition that is was again if it fails: what could not be synced is in its place already.
+func (r *record) replace(was *record, dir string) error {
+	err := r.write(dir)
+	if err == nil {
+		return nil
+	}
+	b, undo := plainjson.Marshal(was)
+	if undo == nil {
+		undo = state.Write(filepath.Join(dir, recordFile), b)
+	}
+	return errors.Join(err, undo)
 }
 
 // limitsOf translates the limits of c; nil when this user has no cgroups.
