@@ -23,7 +23,7 @@ func debian(t *testing.T) string {
 		return name
 	}
 	// Without arguments for a mirror it takes those this machine is set up with.
-	cmd := exec.Command(mmdebstrap, "--variant=apt", "--mode=root", "--include=bash", "bookworm", name+".new.tar")
+	cmd := rig.Online(t, exec.Command(mmdebstrap, "--variant=apt", "--mode=root", "--include=bash", "bookworm", name+".new.tar"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.Remove(name + ".new.tar")
 		t.Fatalf("mmdebstrap: %v\n%s", err, out)

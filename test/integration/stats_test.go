@@ -26,10 +26,12 @@ func TestStatsOnTerminal(t *testing.T) {
 	p.Expect("later") // what comes while somebody watches is seen
 	h.Must(t, "rm", "-f", "later")
 	p.Send("q")
+	const giveBack = "\x1b[?25h\x1b[?1049l"
+	p.Expect(giveBack)
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	if !strings.HasSuffix(p.Seen(), "\x1b[?25h\x1b[?1049l") {
+	if !strings.HasSuffix(p.Seen(), giveBack) {
 		t.Errorf("the screen is not given back: %q", p.Seen()[max(0, len(p.Seen())-80):])
 	}
 }

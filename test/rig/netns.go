@@ -3,7 +3,10 @@ package rig
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
+	"strconv"
+	"testing"
 
 	"hull/kernel/netlink"
 
@@ -15,7 +18,13 @@ import (
 // which leaves the namespace of the thread that does. Whatever it starts is in there too; an ordinary user has to do
 // without, and needs no bridges.
 func init() {
-	if os.Geteuid() != 0 || !hostNetwork() {
+	if os.Geteuid() != 0 {
+		return
+	}
+	if !hostNetwork() {
+		if fd, err := strconv.Atoi(os.Getenv(machine)); err == nil {
+			unix.CloseOnExec(fd)
+		}
 		return
 	}
 	runtime.LockOSThread()
@@ -29,6 +38,21 @@ func init() {
 // tests from that of the machine, whose process 1 cannot be looked at everywhere.
 const own = "HULL_TEST_NETWORK"
 
+// machine names, in the environment, the descriptor of the network that a test binary has left.
+const machine = "HULL_TEST_MACHINE"
+
+// Online has cmd run in the network of the machine, for what fetches packages.
+func Online(t testing.TB, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	fd := os.Getenv(machine)
+	if os.Geteuid() != 0 || fd == "" {
+		return cmd
+	}
+	nsenter := Tool(t, "nsenter")
+	cmd.Path, cmd.Args = nsenter, append([]string{nsenter, fmt.Sprintf("--net=/proc/%d/fd/%s", os.Getpid(), fd), "--"}, cmd.Args...)
+	return cmd
+}
+
 // hostNetwork reports whether this process is in a network that may be the machine's.
 func hostNetwork() bool {
 	ns, err := os.Readlink("/proc/self/ns/net")
@@ -36,6 +60,10 @@ func hostNetwork() bool {
 }
 
 func leaveNetwork() error {
+	left, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY, 0) // inherited
+	if err != nil {
+		return err
+	}
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
@@ -53,5 +81,5 @@ func leaveNetwork() error {
 	if err != nil {
 		return err
 	}
-	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), own+"="+ns))
+	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), own+"="+ns, machine+"="+strconv.Itoa(left)))
 }
