@@ -457,7 +457,8 @@ func (e *Engine) unpublish(ctx context.Context, id string) error {
 		return err
 	}
 	if len(gone) > 0 {
-		err = errors.Join(f.follow(e), nft.Forget(gone))
+		err = f.follow(e)
+		_ = nft.Forget(gone) // the ports are gone; what is remembered ends by itself, only later
 	}
 	if err != nil {
 		return err

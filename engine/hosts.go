@@ -13,6 +13,8 @@ import (
 
 	"hull/errdef"
 
+	"hull/state"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -133,6 +135,9 @@ func ours(path string) bool {
 	return unix.Lstat(path, &st) != nil || st.Mtim.Nsec == 0
 }
 
+// maxResolv is more than any resolv.conf of ours has, in bytes.
+const maxResolv = 64 << 10
+
 // followHost brings the resolv.conf of a running container up to date after the host's has changed.
 func (e *Engine) followHost(c *Container) error {
 	path := filepath.Join(e.dir(c.ID), resolvFile)
@@ -141,7 +146,8 @@ func (e *Engine) followHost(c *Container) error {
 		return nil
 	}
 	want := resolvConf(&c.Host)
-	if now, err := os.ReadFile(path); err != nil || string(now) == want {
+	// Bounded, for the container can write it, and set its times: one that is larger is not ours any more.
+	if now, err := state.Read(path, maxResolv); err != nil || string(now) == want {
 		return nil
 	}
 	return writeResolv(int(have.Uid), path, want)

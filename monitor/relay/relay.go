@@ -83,9 +83,23 @@ type Relay struct {
 	listeners []*listener
 	work      sync.WaitGroup
 
+	most int // connections that may be open
+
 	mu     sync.Mutex // protects the following
 	closed bool
 	open   map[*os.File]struct{} // connections
+}
+
+// maxOpen bounds the descriptors of connections: clients are anybody. The monitor needs its own for logs and execs.
+const maxOpen = 8192
+
+// most is maxOpen, or half of what this process may open.
+func most() int {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil || lim.Cur/2 > maxOpen {
+		return maxOpen
+	}
+	return int(lim.Cur / 2)
 }
 
 type listener struct {
@@ -95,7 +109,7 @@ type listener struct {
 
 // Listen claims all ports of cfg, or none.
 func Listen(cfg *Config) (*Relay, error) {
-	r := &Relay{cfg: cfg, open: map[*os.File]struct{}{}}
+	r := &Relay{cfg: cfg, most: most(), open: map[*os.File]struct{}{}}
 	for i := range cfg.Ports {
 		ls, err := claim(&cfg.Ports[i])
 		if err != nil {
@@ -264,6 +278,13 @@ func (r *Relay) track(f *os.File) bool {
 	}
 	r.open[f] = struct{}{}
 	return true
+}
+
+// full reports whether a client more, and the connection to the container for him, is too much.
+func (r *Relay) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.open)+2 > r.most
 }
 
 func (r *Relay) drop(f *os.File) {

@@ -291,3 +291,64 @@ func TestSubnet(t *testing.T) {
 		}
 	}
 }
+
+// Clients cannot take all descriptors of the monitor: one too many is refused, and the next after one has left is not.
+func TestConnectionsAreBounded(t *testing.T) {
+	r, err := Listen(&Config{Ports: []Wanted{{Proto: "tcp", To: echo(t), On: []IP{local4}}}, To: []IP{local4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	r.most = 4 // two clients, each with a connection inside
+	r.Serve()
+	talk := func(c net.Conn) error {
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		c.(*net.TCPConn).CloseWrite()
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", r.Ports()[0].Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	open := func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.open)
+	}
+	wait := func(n int) {
+		for end := time.Now().Add(10 * time.Second); open() != n; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d connections are open, want %d", open(), n)
+			}
+		}
+	}
+	first, second := dial(), dial()
+	wait(4)
+	third, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", r.Ports()[0].Port))
+	if err == nil { // else the reset was quick
+		err = talk(third)
+		third.Close()
+	}
+	if err == nil {
+		t.Error("a third client was served")
+	}
+	if err := talk(first); err != nil {
+		t.Errorf("the first client: %v", err)
+	}
+	first.Close()
+	wait(2)
+	if err := talk(dial()); err != nil {
+		t.Errorf("after one has left: %v", err)
+	}
+	if err := talk(second); err != nil {
+		t.Errorf("the second client: %v", err)
+	}
+}

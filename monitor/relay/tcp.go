@@ -32,6 +32,11 @@ func (r *Relay) serveTCP(l *listener) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
+		if r.full() {
+			control(f, reset)
+			f.Close()
+			continue
+		}
 		if !r.track(f) {
 			f.Close()
 			return

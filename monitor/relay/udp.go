@@ -63,7 +63,10 @@ func (r *Relay) receive(l *listener, fs *flows) {
 			return
 		}
 		if failed != nil {
-			continue // an ICMP error of a client who does not listen any more
+			if !errors.Is(failed, unix.ECONNREFUSED) { // that is an ICMP error of a client who does not listen any more
+				time.Sleep(10 * time.Millisecond) // out of memory: others may give some back
+			}
+			continue
 		}
 		if f := r.flow(l, fs, from, oob[:oobn]); f != nil {
 			control(f.conn, func(fd int) { unix.Send(fd, buf[:n], unix.MSG_DONTWAIT) }) // lost as any packet may be
