@@ -368,14 +368,26 @@ func (e *Engine) heal(c *Container) error {
 	if !gone {
 		return bridge.Attach(e.LinkPrefix())
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.State.Pid))
-	if isMissing(err) {
+	process, err := monitor.OpenProcess(e.dir(c.ID))
+	if errors.Is(err, errdef.ErrConflict) {
 		return nil // it has just ended
 	}
 	if err != nil {
 		return err
 	}
+	defer process.Close()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.State.Pid))
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	defer ns.Close()
+	// As long as the process lives its number is nobody else's, whose network would get the link.
+	if unix.PidfdSendSignal(int(process.Fd()), 0, nil, 0) != nil {
+		return nil
+	}
 	if err := n.Link.Connect(int(ns.Fd())); err != nil && !errors.Is(err, unix.EEXIST) { // somebody else healed it
 		return fmt.Errorf("connect container %s again: %w", c.ID[:12], err)
 	}
