@@ -49,13 +49,13 @@ func (e *Engine) prestart(id string) {
 		claimed := func() { once.Do(func() { close(h.claimed) }) }
 		defer close(h.spawned)
 		defer claimed()
+		time.AfterFunc(prestartGrace, func() { e.dropHead(id) }) // also when there is no monitor: a server lives long
 		conn, err := e.spawn(context.Background(), id, claimed)
 		if err != nil {
 			return // whoever needs the monitor tries again, and reports
 		}
 		h.conn = conn
 		e.opt.Trace.Step("spawn monitor")
-		time.AfterFunc(prestartGrace, func() { e.dropHead(id) })
 	}()
 }
 
