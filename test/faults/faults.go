@@ -220,26 +220,50 @@ func (d *Driver) judge(req *notification) unix.Errno {
 }
 
 // ours are the processes of our programs that belong to this engine; dying says whether those count that are on their
-// way out.
+// way out. Of such a one the kernel first takes the memory, and with it what says whose it is, and its locks only later:
+// by its name alone it counts, be it another engine's.
 func (d *Driver) ours(dying bool) []int {
 	owned := d.h.Pids()
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	var out []int
 	for _, e := range entries {
 		pid, _ := strconv.Atoi(filepath.Base(e))
-		if !ours(program(pid)) {
+		exe := program(pid)
+		if exe == "" && dying {
+			if comm, ended := passing(e); ours(comm) && !ended {
+				out = append(out, pid)
+			}
+			continue
+		}
+		if !ours(exe) || !dying && fatal(e) {
 			continue
 		}
 		env, _ := os.ReadFile(e + "/environ")
-		stat, _ := os.ReadFile(e + "/stat")
-		if i := bytes.LastIndexByte(stat, ')'); i < 0 || stat[i+2] == 'Z' || !dying && fatal(e) {
-			continue
-		}
 		if slices.Contains(owned, pid) || bytes.Contains(env, []byte(d.h.Dir+"/")) {
 			out = append(out, pid)
 		}
 	}
 	return out
+}
+
+// passing is the name of the process without memory whose /proc directory is proc, and whether it has given back all
+// that it held: each of its threads is a zombie.
+func passing(proc string) (comm string, ended bool) {
+	tasks, _ := filepath.Glob(proc + "/task/[0-9]*/stat")
+	for _, t := range tasks {
+		stat, _ := os.ReadFile(t)
+		name, rest, ok := bytes.Cut(stat, []byte(") "))
+		if !ok {
+			continue // gone
+		}
+		if _, after, ok := bytes.Cut(name, []byte("(")); ok && comm == "" {
+			comm = string(after)
+		}
+		if rest[0] != 'Z' && rest[0] != 'X' {
+			return comm, false
+		}
+	}
+	return comm, true
 }
 
 // fatal tells whether SIGKILL is pending for the process whose /proc directory is proc.
