@@ -25,6 +25,11 @@ type Summary struct {
 // List returns all images, newest first. What a killed process left is swept on the way.
 func (s *Store) List(ctx context.Context) ([]Summary, error) {
 	_ = s.repair(ctx) // that garbage stays is no reason not to list images
+	return s.summaries(), ctx.Err()
+}
+
+// summaries is List without a sweep. It takes no lock: within update it is how things are.
+func (s *Store) summaries() []Summary {
 	names := s.named()
 	records := s.records()
 	list := make([]Summary, 0, len(records))
@@ -44,7 +49,7 @@ func (s *Store) List(ctx context.Context) ([]Summary, error) {
 	slices.SortFunc(list, func(a, b Summary) int {
 		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
 	})
-	return list, ctx.Err()
+	return list
 }
 
 // name is a reference with what it names.

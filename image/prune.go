@@ -34,14 +34,13 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if o.InUse == nil {
 		o.InUse = func(string) []User { return nil }
 	}
-	list, err := s.List(ctx)
-	if err != nil {
-		return nil, err
+	chosen := func() []Summary {
+		list := s.summaries()
+		slices.Reverse(list) // the oldest first
+		return slices.DeleteFunc(list, func(i Summary) bool { return !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 })
 	}
-	slices.Reverse(list) // the oldest first
-	list = slices.DeleteFunc(list, func(i Summary) bool { return !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 })
 	if o.Dry {
-		return s.prunePlan(list, o.Kept)
+		return s.prunePlan(chosen(), o.Kept)
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
@@ -52,10 +51,8 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	}
 	rm := removal{s: s, opts: RemoveOptions{Force: true, InUse: o.InUse, By: orDefault(o.By, "image prune")}}
 	err = s.update(ctx, func() error {
-		for _, i := range list {
-			if len(o.InUse(i.ID)) > 0 { // since we looked
-				continue
-			}
+		// Chosen under the lock: what has just been given a name is no longer without one.
+		for _, i := range chosen() {
 			if err := rm.byID(i.ID); err != nil {
 				return err
 			}

@@ -64,9 +64,19 @@ type refChange struct {
 	target ref.Digest
 }
 
+// updateWait is how long a change waits for those of others, each of which takes milliseconds.
+const updateWait = time.Minute
+
+// lockRefs takes the lock under which references and records change.
+func (s *Store) lockRefs(ctx context.Context) (*state.Locked, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, updateWait, errors.New("waited for a minute"))
+	defer cancel()
+	return state.Lock(wait, filepath.Join(s.root, "refs"))
+}
+
 // update runs f alone among all that change references or records, then brings index.json up to date.
 func (s *Store) update(ctx context.Context, f func() error) error {
-	l, err := state.Lock(ctx, filepath.Join(s.root, "refs"))
+	l, err := s.lockRefs(ctx)
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,16 @@ import (
 
 // Lease keeps all layers and blobs in place until Unlock: nothing is swept meanwhile. It is shared.
 func (s *Store) Lease(ctx context.Context) (*state.Locked, error) {
-	l, err := state.LockShared(ctx, s.layersDir())
+	wait, cancel := context.WithTimeoutCause(ctx, updateWait, errors.New("waited for a minute"))
+	defer cancel()
+	l, err := state.LockShared(wait, s.layersDir())
 	if !errors.Is(err, fs.ErrNotExist) {
 		return l, err
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	return state.LockShared(ctx, s.layersDir())
+	return state.LockShared(wait, s.layersDir())
 }
 
 // Resolve finds an image by reference, by full or short id, by name@digest or by a place in a reference's log

@@ -79,7 +79,7 @@ func (s *Store) sweepLocked(ctx context.Context, l *state.Locked, kept func() (m
 // sweep renames what is not needed into the trash.
 func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error)) (swept, trash []string, err error) {
 	// Records and references change without a lease, but only ever to what is complete: mark under their lock.
-	refs, err := state.Lock(ctx, filepath.Join(s.root, "refs"))
+	refs, err := s.lockRefs(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,10 +56,38 @@ func lockContext(ctx context.Context, dir string, how int) (*Locked, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errdef.As(errdef.ErrDeadline, fmt.Errorf("%s is in use by another hull process: %w", dir, context.Cause(ctx)))
+			return nil, errdef.As(errdef.ErrDeadline, fmt.Errorf("%s is in use by %s: %w", dir, holder(dir), context.Cause(ctx)))
 		case <-time.After(pause):
 		}
 	}
+}
+
+// holder says who has the lock on dir, for the person who waited: by /proc/locks, which knows processes of our pid
+// namespace only.
+func holder(dir string) string {
+	const unknown = "another hull process"
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return unknown
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return unknown
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		f := strings.Fields(line) // 1: FLOCK ADVISORY WRITE 4711 08:01:131074 0 EOF; who waits has "->" after the number
+		if len(f) < 6 || f[1] != "FLOCK" || f[5] != file || f[4] == strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		command, err := os.ReadFile("/proc/" + f[4] + "/cmdline")
+		if err != nil || len(command) == 0 {
+			continue
+		}
+		words := strings.Join(strings.Split(strings.TrimRight(string(command), "\x00"), "\x00"), " ")
+		return fmt.Sprintf("process %s (%.200q)", f[4], words)
+	}
+	return unknown
 }
 
 // try returns nil, nil when dir is held by somebody else.

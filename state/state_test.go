@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -152,6 +154,46 @@ func TestLock(t *testing.T) {
 	s2.Unlock()
 	if _, err := Lock(t.Context(), dir+"/none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("want not exist, got %v", err)
+	}
+}
+
+// Who waits in vain is told for whom.
+func TestLockNamesItsHolder(t *testing.T) {
+	flock, err := exec.LookPath("flock")
+	if err != nil {
+		t.Skip("no flock(1)")
+	}
+	dir := t.TempDir()
+	other := exec.Command(flock, dir, "cat")
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		other.Wait()
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		l, ok, err := TryLock(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+		l.Unlock()
+		if time.Now().After(deadline) {
+			t.Fatal("flock(1) does not lock")
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = Lock(ctx, dir)
+	if err == nil || !strings.Contains(err.Error(), dir+" is in use by process "+strconv.Itoa(other.Process.Pid)) || !strings.Contains(err.Error(), "flock") {
+		t.Errorf("want the process %d, got %v", other.Process.Pid, err)
 	}
 }
 
