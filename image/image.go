@@ -13,7 +13,11 @@
 // somebody else may take the layers away.
 package image
 
-import "time"
+import (
+	"time"
+
+	"hull/ref"
+)
 
 // Store is the images below one root directory. Its methods may be used by many goroutines and processes.
 type Store struct {
@@ -21,6 +25,8 @@ type Store struct {
 	// Kept returns the chain ids of the layers that containers are mounted on (the topmost of each is enough), as
 	// they are at the moment of the call. Without it only Remove and Sweep, which are told, remove garbage.
 	Kept func() (map[string]bool, error)
+	// Saved returns the roots of what was removed and can be restored: see Removed.
+	Saved func() ([]ref.Digest, error)
 }
 
 // Open returns the store below root, which state.Open has prepared. It does no I/O.

@@ -774,12 +774,17 @@ func TestRemove(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := memoryStore(t)
 			load(t, s, smp.docker(t, c.tags...))
-			list, err := s.Remove(t.Context(), c.arg, RemoveOptions{Force: c.force, InUse: func(got string) []User {
+			opts := RemoveOptions{Force: c.force, InUse: func(got string) []User {
 				if got != id {
 					t.Errorf("asked for the users of %s", got)
 				}
 				return c.users
-			}})
+			}}
+			planned, planErr := s.Removal(t.Context(), c.arg, opts)
+			list, err := s.Remove(t.Context(), c.arg, opts)
+			if fmt.Sprint(planErr) != fmt.Sprint(err) || err == nil && deleted(planned.Deleted) != deleted(list) {
+				t.Errorf("the plan was %+v, %v", planned, planErr)
+			}
 			got := deleted(list)
 			if err != nil {
 				got = err.Error()

@@ -34,13 +34,12 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if o.InUse == nil {
 		o.InUse = func(string) []User { return nil }
 	}
-	chosen := func() []Summary {
-		list := s.summaries()
-		slices.Reverse(list) // the oldest first
-		return slices.DeleteFunc(list, func(i Summary) bool { return !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 })
-	}
 	if o.Dry {
-		return s.prunePlan(chosen(), o.Kept)
+		plans, err := s.plans(&o)
+		if err != nil {
+			return nil, err
+		}
+		return s.prunePlan(plans, &o)
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
@@ -49,17 +48,22 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if err != nil {
 		return nil, err
 	}
-	rm := removal{s: s, opts: RemoveOptions{Force: true, InUse: o.InUse, By: orDefault(o.By, "image prune")}}
+	out := new(Pruned)
 	err = s.update(ctx, func() error {
 		// Chosen under the lock: what has just been given a name is no longer without one.
-		for _, i := range chosen() {
-			if err := rm.byID(i.ID); err != nil {
+		plans, err := s.plans(&o)
+		if err != nil {
+			return err
+		}
+		for _, rm := range plans {
+			err := rm.apply()
+			out.Deleted = append(out.Deleted, rm.done...)
+			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	out := &Pruned{Deleted: rm.done}
 	if err != nil {
 		return out, err
 	}
@@ -67,7 +71,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if err != nil {
 		return out, err
 	}
-	if g.empty() && len(rm.done) == 0 {
+	if g.empty() && len(out.Deleted) == 0 {
 		return out, os.Remove(mark)
 	}
 	swept, err := s.Sweep(ctx, o.Kept)
@@ -83,19 +87,31 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	return out, err
 }
 
-// prunePlan tells what would go with the images of list.
-func (s *Store) prunePlan(list []Summary, kept func() (map[string]bool, error)) (*Pruned, error) {
-	out := new(Pruned)
-	without := make(map[string]bool, len(list))
-	names := s.named()
-	for _, i := range list {
-		without[i.ID] = true
-		for _, n := range names[i.ID] {
-			out.Deleted = append(out.Deleted, Deleted{Untagged: n.ref.Familiar()})
+// plans are the removals of the images that a prune is to take, the oldest first.
+func (s *Store) plans(o *PruneOptions) ([]*removal, error) {
+	var out []*removal
+	for _, i := range slices.Backward(s.summaries()) {
+		if !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 {
+			continue
 		}
-		out.Deleted = append(out.Deleted, Deleted{Deleted: i.ID})
+		rm := &removal{s: s, opts: RemoveOptions{Force: true, InUse: o.InUse, By: orDefault(o.By, "image prune")}}
+		if err := rm.byID(i.ID); err != nil {
+			return nil, err
+		}
+		out = append(out, rm)
 	}
-	g, err := s.garbage(without, kept)
+	return out, nil
+}
+
+// prunePlan tells what carrying out the plans would remove.
+func (s *Store) prunePlan(plans []*removal, o *PruneOptions) (*Pruned, error) {
+	out := new(Pruned)
+	without := make(map[string]bool, len(plans))
+	for _, rm := range plans {
+		without[rm.id] = true
+		out.Deleted = append(out.Deleted, rm.planned()...)
+	}
+	g, err := s.garbage(without, o.Kept)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +135,15 @@ type garbageLayer struct {
 }
 
 func (g *garbage) empty() bool { return len(g.layers) == 0 && g.blobs == 0 }
+
+// bytes are all there are.
+func (g *garbage) bytes() int64 {
+	sum := g.blobs
+	for _, l := range g.layers {
+		sum += l.size
+	}
+	return sum
+}
 
 // garbage finds what is needed by no container and no image but those without.
 func (s *Store) garbage(without map[string]bool, kept func() (map[string]bool, error)) (*garbage, error) {

@@ -26,6 +26,10 @@ type RemoveOptions struct {
 	// Kept is as in Store, and comes first; without both there are no containers.
 	Kept func() (map[string]bool, error)
 	By   string // the command, for the log of references; "" is "rmi"
+	// Save, when set, is told what is about to go, before any of it does. If it returns a function, it has seen to it
+	// that Store.Saved names the roots from now on, so nothing becomes garbage; the function is called when the removal
+	// has ended, and says whether anything went.
+	Save func(*Removed) func(went bool)
 }
 
 // Deleted is one line of `hull rmi`: exactly one of the fields is set.
@@ -37,38 +41,37 @@ type Deleted struct {
 // Remove takes the reference name away and, when it was the last one, the image; name may be an id. It refuses
 // what Docker refuses, in Docker's words. Layers go when neither image nor container needs them any more.
 func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]Deleted, error) {
-	if _, _, ok, _ := ref.Cut(name); ok {
-		return nil, errdef.Invalid("%s is a place in a log and cannot be removed; remove the image by its id", name)
-	}
-	f, err := s.find(name)
+	rm, f, err := s.removal(name, opts)
 	if err != nil {
 		return nil, err
-	}
-	rm := removal{s: s, opts: opts, name: name}
-	if rm.opts.InUse == nil {
-		rm.opts.InUse = func(string) []User { return nil }
 	}
 	garbage, err := s.expectGarbage()
 	if err != nil {
 		return nil, err
 	}
+	saved := false
 	err = s.update(ctx, func() error {
 		if f, err = s.find(name); err != nil { // again: it may have changed before we had the lock
 			return err
 		}
-		return rm.run(f)
+		if err := rm.plan(f); err != nil {
+			return err
+		}
+		finish := rm.save()
+		saved = finish != nil
+		err := rm.apply()
+		if saved {
+			finish(len(rm.done) > 0)
+		}
+		return err
 	})
-	if rm.gone == "" {
-		if !rm.unlisted {
+	if rm.gone == "" || saved {
+		if !rm.unlisted || saved {
 			os.Remove(garbage)
 		}
 		return rm.done, err
 	}
-	kept := opts.Kept
-	if kept == nil {
-		kept = s.Kept
-	}
-	swept, sweepErr := s.Sweep(ctx, kept)
+	swept, sweepErr := s.Sweep(ctx, rm.kept())
 	err = errors.Join(err, sweepErr)
 	for _, chain := range slices.Backward(rm.chain) {
 		if slices.Contains(swept, chain) {
@@ -78,11 +81,42 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 	return rm.done, err
 }
 
-// removal is one Remove under way.
+// Removal is what Remove would do. Nothing changes.
+func (s *Store) Removal(_ context.Context, name string, opts RemoveOptions) (*Pruned, error) {
+	rm, f, err := s.removal(name, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := rm.plan(f); err != nil {
+		return nil, err
+	}
+	out := &Pruned{Deleted: rm.planned()}
+	if rm.id == "" {
+		return out, nil
+	}
+	g, err := s.own(rm.id, rm.kept(), rm.roots())
+	if err != nil {
+		return nil, err
+	}
+	for _, chain := range slices.Backward(rm.chain) {
+		if slices.ContainsFunc(g.layers, func(l garbageLayer) bool { return l.chain == chain }) {
+			out.Deleted = append(out.Deleted, Deleted{Deleted: chain})
+		}
+	}
+	out.Bytes = g.bytes()
+	return out, nil
+}
+
+// removal is one Remove under way: first a plan, which changes nothing, then its execution.
 type removal struct {
 	s    *Store
 	opts RemoveOptions
 	name string // as the person gave it
+
+	untag   []name // the plan: references that go, in this order,
+	id      string // then the image, unless it is "";
+	damaged string // or instead of an image: what the reference named, where there is nothing behind it
+
 	done []Deleted
 	// unlisted says that an image is no longer listed, though a power cut may bring it back: its blobs are left to a
 	// later sweep.
@@ -91,7 +125,27 @@ type removal struct {
 	chain    []string // its layers
 }
 
-func (rm *removal) run(f found) error {
+func (s *Store) removal(name string, opts RemoveOptions) (*removal, found, error) {
+	if _, _, ok, _ := ref.Cut(name); ok {
+		return nil, found{}, errdef.Invalid("%s is a place in a log and cannot be removed; remove the image by its id", name)
+	}
+	if opts.InUse == nil {
+		opts.InUse = func(string) []User { return nil }
+	}
+	f, err := s.find(name)
+	return &removal{s: s, opts: opts, name: name}, f, err
+}
+
+func (rm *removal) kept() func() (map[string]bool, error) {
+	if rm.opts.Kept != nil {
+		return rm.opts.Kept
+	}
+	return rm.s.Kept
+}
+
+// plan decides what goes with what f names.
+func (rm *removal) plan(f found) error {
+	rm.untag, rm.id, rm.damaged = nil, "", ""
 	if f.ref != "" {
 		r, err := ref.Parse(f.ref)
 		if err != nil {
@@ -105,16 +159,17 @@ func (rm *removal) run(f found) error {
 	return rm.byID(f.id)
 }
 
-// byRef removes one reference, and the image with the last one.
+// byRef plans to remove one reference, and the image with the last one.
 func (rm *removal) byRef(r ref.Ref) error {
 	target, err := rm.s.readRef(r)
 	if err != nil {
 		return err
 	}
+	rm.untag = append(rm.untag, name{r, target})
 	id := rm.s.idOf(target)
 	if id == "" { // damaged: there is nothing behind the name
-		rm.gone = string(target)
-		return rm.untag(r)
+		rm.damaged = string(target)
+		return nil
 	}
 	users := rm.opts.InUse(id)
 	names := rm.s.named()[id]
@@ -122,18 +177,12 @@ func (rm *removal) byRef(r ref.Ref) error {
 		return errdef.Conflict("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
 			rm.name, short(users[0].ID), short(id))
 	}
-	if err := rm.untag(r); err != nil {
-		return err
-	}
 	names = slices.DeleteFunc(names, func(n name) bool { return n.ref == r })
 	if !slices.ContainsFunc(names, func(n name) bool { return n.ref.Name() == r.Name() && n.ref.Tag != "" }) {
 		// Digests alone do not keep a repository.
 		for _, n := range names {
-			if n.ref.Name() != r.Name() {
-				continue
-			}
-			if err := rm.untag(n.ref); err != nil {
-				return err
+			if n.ref.Name() == r.Name() {
+				rm.untag = append(rm.untag, n)
 			}
 		}
 		names = slices.DeleteFunc(names, func(n name) bool { return n.ref.Name() == r.Name() })
@@ -141,10 +190,11 @@ func (rm *removal) byRef(r ref.Ref) error {
 	if len(names) > 0 || len(users) > 0 && (!rm.opts.Force || running(users) != nil) {
 		return nil // untagged is what was asked; the image stays, without a name, for its containers
 	}
-	return rm.remove(id)
+	rm.remove(id)
+	return nil
 }
 
-// byID removes an image with all its references, if they are in one repository.
+// byID plans to remove an image with all its references, if they are in one repository.
 func (rm *removal) byID(id string) error {
 	names := rm.s.named()[id]
 	users := rm.opts.InUse(id)
@@ -160,30 +210,46 @@ func (rm *removal) byID(id string) error {
 	if !rm.opts.Force && len(users) > 0 {
 		return refuse("must be forced", "image is being used by stopped container "+short(users[0].ID))
 	}
-	for _, n := range names {
-		if err := rm.untag(n.ref); err != nil {
-			return err
-		}
-	}
-	return rm.remove(id)
-}
-
-func (rm *removal) untag(r ref.Ref) error {
-	if err := rm.s.changeRef(orDefault(rm.opts.By, "rmi"), refChange{ref: r}); err != nil {
-		return err
-	}
-	rm.done = append(rm.done, Deleted{Untagged: r.Familiar()})
+	rm.untag = append(rm.untag, names...)
+	rm.remove(id)
 	return nil
 }
 
-// remove takes the image out of the list. From here on its blobs and layers are garbage.
-func (rm *removal) remove(id string) error {
+func (rm *removal) remove(id string) {
+	rm.id, rm.chain = id, nil
 	if img, err := rm.s.open(found{id: id}); err == nil {
 		for _, l := range img.Layers {
 			rm.chain = append(rm.chain, l.ChainID)
 		}
 	}
-	err := os.Remove(rm.s.recordPath(id))
+}
+
+// planned is the plan in the words of what will have been done.
+func (rm *removal) planned() []Deleted {
+	var out []Deleted
+	for _, n := range rm.untag {
+		out = append(out, Deleted{Untagged: n.ref.Familiar()})
+	}
+	if rm.id != "" {
+		out = append(out, Deleted{Deleted: rm.id})
+	}
+	return out
+}
+
+// apply carries out the plan. It is called within update.
+func (rm *removal) apply() error {
+	for _, n := range rm.untag {
+		if err := rm.s.changeRef(orDefault(rm.opts.By, "rmi"), refChange{ref: n.ref}); err != nil {
+			return err
+		}
+		rm.done = append(rm.done, Deleted{Untagged: n.ref.Familiar()})
+	}
+	if rm.id == "" {
+		rm.gone = rm.damaged
+		return nil
+	}
+	// It is taken out of the list: from here on its blobs and layers are garbage.
+	err := os.Remove(rm.s.recordPath(rm.id))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -191,8 +257,8 @@ func (rm *removal) remove(id string) error {
 	if err := state.SyncDir(rm.s.imagesDir()); err != nil {
 		return err
 	}
-	rm.gone = id
-	rm.done = append(rm.done, Deleted{Deleted: id})
+	rm.gone = rm.id
+	rm.done = append(rm.done, Deleted{Deleted: rm.id})
 	return nil
 }
 
