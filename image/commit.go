@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -31,9 +33,10 @@ type incoming struct {
 	lease  *state.Locked
 	blobs  string // a temporary directory below blobs/
 	layers string // a temporary directory below layers/
-	count  int    // of names given in blobs
+	from   string // the repository that everything came from; "" when it was none
 
 	mu    sync.Mutex // protects the following
+	count int        // of names given
 	files map[ref.Digest]spooled
 	trees map[string]string // chain id -> directory below layers
 	sizes map[string]int64  // chain id -> bytes of regular files
@@ -70,17 +73,23 @@ func (in *incoming) close() error {
 }
 
 // tempBlob returns a fresh file name.
-func (in *incoming) tempBlob() string {
+func (in *incoming) tempBlob() string { return filepath.Join(in.blobs, in.freshName()) }
+
+func (in *incoming) freshName() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.count++
-	return filepath.Join(in.blobs, strconv.Itoa(in.count))
+	return strconv.Itoa(in.count)
 }
 
 // add gives in a finished file.
 func (in *incoming) add(sp spooled) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if _, ok := in.files[sp.digest]; ok {
-		os.Remove(sp.path)
+	if old, ok := in.files[sp.digest]; ok {
+		if old.path != sp.path {
+			os.Remove(sp.path)
+		}
 		return
 	}
 	in.files[sp.digest] = sp
@@ -313,6 +322,7 @@ type ready struct {
 	c        *Config
 	target   ref.Digest // what references shall name
 	refs     []ref.Ref
+	aside    bool // another platform's part of an index: kept, but no image of its own in lists
 }
 
 // commit lets the images appear. After it has returned nil they survive a power cut. needed are the blobs that
@@ -346,8 +356,10 @@ func (in *incoming) commit(ctx context.Context, by string, images []ready) error
 	}
 	return in.s.update(ctx, func() error {
 		for _, img := range images {
-			if err := in.record(img); err != nil {
-				return err
+			if !img.aside {
+				if err := in.record(img); err != nil {
+					return err
+				}
 			}
 			for _, r := range img.refs {
 				if err := in.s.changeRef(by, refChange{r, img.target}); err != nil {
@@ -355,19 +367,30 @@ func (in *incoming) commit(ctx context.Context, by string, images []ready) error
 				}
 			}
 		}
-		return nil
+		if in.from == "" {
+			return nil
+		}
+		return in.s.addOrigins(in.from, slices.Sorted(maps.Keys(keep)))
 	})
 }
 
 // publish renames blobs and layers to the names by which images know them. What is there already stays.
 func (in *incoming) publish() error {
+	dirs := map[string]bool{in.s.layersDir(): true}
 	for d, sp := range in.files {
 		if in.s.hasBlob(d) {
 			continue
 		}
-		if err := os.Rename(sp.path, in.s.blobPath(d)); err != nil {
+		path := in.s.blobPath(d)
+		err := os.Rename(sp.path, path)
+		if errors.Is(err, fs.ErrNotExist) { // the first of its algorithm
+			dirs[in.s.blobsDir()] = true
+			err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Rename(sp.path, path))
+		}
+		if err != nil {
 			return err
 		}
+		dirs[filepath.Dir(path)] = true
 	}
 	for chain, dir := range in.trees {
 		err := os.Rename(dir, in.s.layerPath(chain))
@@ -375,7 +398,12 @@ func (in *incoming) publish() error {
 			return err
 		}
 	}
-	return errors.Join(state.SyncDir(filepath.Join(in.s.blobsDir(), "sha256")), state.SyncDir(in.s.layersDir()))
+	for dir := range dirs {
+		if err := state.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in *incoming) record(img ready) error {

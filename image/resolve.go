@@ -220,7 +220,7 @@ func (s *Store) present(x *index, p platform) *descriptor {
 	if d := here.choose(p); d != nil {
 		return d
 	}
-	if len(here.Manifests) == 1 {
+	if len(here.Manifests) > 0 {
 		return &here.Manifests[0]
 	}
 	return nil
