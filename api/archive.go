@@ -83,9 +83,14 @@ func (q *request) describe(st *engine.FileStat) error {
 
 // tar sends an archive. Once it has begun, a failure can only be told by breaking the connection off.
 func (q *request) tar(r io.Reader) error {
+	return q.tarFrom(func(w io.Writer) (int64, error) { return io.Copy(w, r) })
+}
+
+// tarFrom is tar for what writes itself.
+func (q *request) tarFrom(write func(io.Writer) (int64, error)) error {
 	q.w.Header().Set("Content-Type", "application/x-tar")
 	q.w.WriteHeader(http.StatusOK)
-	if _, err := io.Copy(q.w, r); err != nil {
+	if _, err := write(q.w); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	return nil

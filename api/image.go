@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -180,7 +182,11 @@ func (m *messages) fail(err error) error {
 // loadImages is POST /images/load; the body is an archive of docker save or an OCI layout.
 func (s *server) loadImages(q *request) error {
 	m := &messages{q: q}
-	o := image.LoadOptions{Platform: q.query("platform")}
+	want, err := q.platforms("platform")
+	if err != nil {
+		return err
+	}
+	o := image.LoadOptions{Platforms: want}
 	if !q.flag("quiet") {
 		o.Progress = func(p image.Progress) {
 			m.send(message{ID: p.ID, Status: p.Action, Progress: &progress{p.Current, p.Total}})
@@ -198,6 +204,56 @@ func (s *server) loadImages(q *request) error {
 		}
 	}
 	return nil
+}
+
+// saveImages is GET /images/get and GET /images/{name}/get. Where Docker has one format, format is podman's word for
+// another.
+func (s *server) saveImages(q *request) error {
+	want, err := q.platforms("platform")
+	if err != nil {
+		return err
+	}
+	names := q.form["names"]
+	if q.name != "" {
+		names = []string{q.name}
+	}
+	if len(names) == 0 {
+		return errdef.Invalid("no image is named")
+	}
+	out, err := s.engine.SaveImages(q.Context(), names, image.SaveOptions{Platforms: want, Format: q.query("format")})
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	q.w.Header().Set("Content-Length", strconv.FormatInt(out.Size, 10))
+	return q.tarFrom(func(w io.Writer) (int64, error) {
+		n, err := out.WriteTo(w)
+		if err != nil {
+			s.log.Warn("save images", "names", names, "error", err)
+		}
+		return n, err
+	})
+}
+
+// platforms reads a parameter that may come several times, each with one platform: JSON, or os/arch[/variant].
+func (q *request) platforms(key string) ([]string, error) {
+	var names []string
+	for _, v := range q.form[key] {
+		if strings.HasPrefix(v, "{") {
+			var p ocispec.Platform
+			if err := parse([]byte(v), &p); err != nil {
+				return nil, errdef.Invalid("%s: %w", key, err)
+			}
+			v = p.OS + "/" + p.Architecture
+			if p.Variant != "" {
+				v += "/" + p.Variant
+			}
+		}
+		if v != "" {
+			names = append(names, v)
+		}
+	}
+	return names, nil
 }
 
 // createImage is POST /images/create: an import of the body, or a pull.

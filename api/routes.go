@@ -71,6 +71,8 @@ var table = [...]route{
 	{"GET", "/images/json", (*server).listImages, read},
 	{"POST", "/images/prune", (*server).pruneImages, write},
 	{"POST", "/images/load", (*server).loadImages, write},
+	{"GET", "/images/get", (*server).saveImages, read},
+	{"GET", "/images/{name...}/get", (*server).saveImages, read},
 	{"POST", "/images/create", (*server).createImage, write},
 	{"GET", "/images/{name...}/json", (*server).inspectImage, read},
 	{"GET", "/images/{name...}/history", (*server).imageHistory, read},

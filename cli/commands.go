@@ -59,6 +59,7 @@ var commands = [...]command{
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", short: shortRm, build: buildRm},
 	{name: "rmi", short: shortRmi, build: buildRmi},
+	{name: "save", short: shortSave, build: buildSave},
 	{name: "serve", short: "Serve the Docker Engine API to other programs", build: buildServe},
 	{name: "start", short: shortStart, build: buildStart},
 	{name: "stats", short: shortStats, build: buildStats},
@@ -107,6 +108,7 @@ var imageCommands = [...]command{
 	{name: "ls", aliases: []string{"list"}, short: "List images", build: buildImages},
 	{name: "prune", short: "Remove images that no container has", build: buildImagePrune},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
+	{name: "save", short: shortSave, build: buildSave},
 	{name: "tag", short: shortTag, build: buildTag},
 }
 
@@ -157,6 +159,7 @@ const (
 	shortRestart = "Stop and start containers"
 	shortRm      = "Remove containers"
 	shortRmi     = "Remove images"
+	shortSave    = "Write images as an archive that load, docker and podman read"
 	shortStart   = "Start stopped containers"
 	shortStats   = "Show what containers use, as it changes"
 	shortStop    = "Stop running containers"

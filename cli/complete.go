@@ -47,7 +47,7 @@ var takes = [...]struct {
 	{"logs port diff export rename", containers, nothing},
 	{"commit", containers, images},
 	{"run create", images, anything},
-	{"rmi image+inspect", images, images},
+	{"rmi save image+inspect", images, images},
 	{"tag", images, nothing},
 	{"images", images, nothing},
 	{"inspect", objects, objects},

@@ -266,6 +266,8 @@ func fixed(method, path string) http.HandlerFunc {
 			w.Header().Set("Content-Type", "application/json")
 			io.WriteString(w, `{"stream":"Loaded image: app:1\n"}`+"\n")
 		}
+	case "GET /images/get":
+		return func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "an archive") }
 	case "POST /images/create":
 		return func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"status":"sha256:`+fakeID+`"}`+"\n") }
 	case "DELETE /images/app:1":

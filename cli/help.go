@@ -156,9 +156,9 @@ func later(name string) (string, bool) {
 		{"needs a network, which this version does not have yet", "network port container+port"},
 		{"needs volumes, which this version does not have yet; -v takes directories", "volume"},
 		{"comes with a later version, in hulld", "build builder buildx compose serve cri image+build"},
-		{"is not in this version yet", "commit cp diff export history save events prune " +
+		{"is not in this version yet", "commit cp diff export history events prune " +
 			"container+commit container+cp container+diff container+export container+prune " +
-			"image+history image+prune image+save system+df system+events system+prune context checkpoint plugin trust"},
+			"image+history image+prune system+df system+events system+prune context checkpoint plugin trust"},
 		{"is not part of Hull: more than one machine is the work of Kubernetes", "swarm node service stack secret config+create config+ls config+rm config+inspect"},
 	} {
 		for _, n := range strings.Fields(l.names) {

@@ -43,12 +43,22 @@ func (p *progress) upload(in io.Reader) io.Reader {
 			p.total = fi.Size()
 		}
 	}
-	return &counter{in, p}
+	return &counter{in, p, "read"}
+}
+
+// download counts what is read from a server; total is -1 when it does not say how much that is.
+func (p *progress) download(in io.Reader, total int64) io.Reader {
+	if !p.live {
+		return in
+	}
+	p.total = max(0, total)
+	return &counter{in, p, "written"}
 }
 
 type counter struct {
 	io.Reader
-	p *progress
+	p    *progress
+	verb string
 }
 
 func (c *counter) Read(b []byte) (int, error) {
@@ -59,15 +69,15 @@ func (c *counter) Read(b []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
-	c.p.draw(sentText(c.p.sent, c.p.total))
+	c.p.draw(sentText(c.verb, c.p.sent, c.p.total))
 	return n, err
 }
 
-func sentText(sent, total int64) string {
+func sentText(verb string, sent, total int64) string {
 	if total > 0 {
-		return fmt.Sprintf("read %s of %s (%d%%)", size(sent), size(total), min(100, sent*100/total))
+		return fmt.Sprintf("%s %s of %s (%d%%)", verb, size(sent), size(total), min(100, sent*100/total))
 	}
-	return "read " + size(sent)
+	return verb + " " + size(sent)
 }
 
 // show prints the messages until the work is done.

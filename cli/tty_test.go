@@ -377,6 +377,16 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// TestSaveTerminal: an archive on a terminal helps nobody.
+func TestSaveTerminal(t *testing.T) {
+	f := newFake(t)
+	p := rig.Pty(t, f.command("save", "app:1"))
+	p.Expect("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+	if code := p.Wait(); code != 1 {
+		t.Errorf("exit status %d", code)
+	}
+}
+
 // TestVisible is the same for every kind of character that does more than appear.
 func TestVisible(t *testing.T) {
 	for in, want := range map[string]string{

@@ -20,6 +20,14 @@ func (l *listFlag) Set(s string) error {
 	return nil
 }
 
+// split is the list with each value parted at its commas.
+func (l *listFlag) split() (out []string) {
+	for _, v := range *l {
+		out = append(out, strings.Split(v, ",")...)
+	}
+	return out
+}
+
 // mapFlag is a flag of the form name=value that may be given again.
 type mapFlag map[string]string
 

@@ -238,7 +238,7 @@ func TestUpload(t *testing.T) {
 		}
 		io.WriteString(w, `{"error":"old form","errorDetail":{"code":404,"message":"it failed"}}`+"\n")
 	})
-	m, err := c.ImageLoad(t.Context(), strings.NewReader("abcd"+strings.Repeat("x", 1<<20-4)), false, "")
+	m, err := c.ImageLoad(t.Context(), strings.NewReader("abcd"+strings.Repeat("x", 1<<20-4)), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestUpload(t *testing.T) {
 	if !slices.Equal(seen, []string{"first abcd"}) || errdef.Kind(err) != errdef.ErrNotFound || err.Error() != "it failed" {
 		t.Errorf("got %q, %v", seen, err)
 	}
-	if _, err := c.ImageLoad(t.Context(), strings.NewReader(strings.Repeat("x", 8<<20)), true, ""); errdef.Kind(err) != errdef.ErrInvalid {
+	if _, err := c.ImageLoad(t.Context(), strings.NewReader(strings.Repeat("x", 8<<20)), true, nil); errdef.Kind(err) != errdef.ErrInvalid {
 		t.Errorf("early refusal: want its reason, got %v", err)
 	}
 }

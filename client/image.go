@@ -83,28 +83,41 @@ func (c *Client) ImageRemove(ctx context.Context, ref string, o ImageRemoveOptio
 	q := url.Values{}
 	flag(q, "force", o.Force)
 	flag(q, "noprune", o.NoPrune)
-	for _, s := range o.Platforms {
-		j, err := platformJSON(s)
-		if err != nil {
-			return nil, err
-		}
-		q.Add("platforms", j)
+	if err := platformsQuery(q, "platforms", o.Platforms); err != nil {
+		return nil, err
 	}
 	var out []image.DeleteResponse
 	err = c.call(ctx, request{method: http.MethodDelete, path: p, query: q}, &out)
 	return out, err
 }
 
+// ImageSaveOptions of ImageSave.
+type ImageSaveOptions struct {
+	Platforms []string // os/arch[/variant]; none means all that are there
+	Format    string   // empty is the server's own; others only Hull has
+}
+
+// ImageSave returns an archive of images, and its length if the server says it or -1. The caller closes it. An archive
+// that could not be finished ends in an error.
+func (c *Client) ImageSave(ctx context.Context, names []string, o ImageSaveOptions) (io.ReadCloser, int64, error) {
+	q := url.Values{"names": names}
+	text(q, "format", o.Format)
+	if err := platformsQuery(q, "platform", o.Platforms); err != nil {
+		return nil, 0, err
+	}
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: "/images/get", query: q})
+	if err != nil {
+		return nil, 0, err
+	}
+	return resp.Body, resp.ContentLength, nil
+}
+
 // ImageLoad sends an archive of images; the answer is a stream of messages.
-func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, platform string) (*Messages, error) {
+func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, platforms []string) (*Messages, error) {
 	q := url.Values{"quiet": {"0"}}
 	flag(q, "quiet", quiet)
-	if platform != "" {
-		j, err := platformJSON(platform)
-		if err != nil {
-			return nil, err
-		}
-		q.Set("platform", j)
+	if err := platformsQuery(q, "platform", platforms); err != nil {
+		return nil, err
 	}
 	return c.messages(ctx, request{method: http.MethodPost, path: "/images/load", query: q, stream: archive})
 }
@@ -129,10 +142,25 @@ func (c *Client) ImageImport(ctx context.Context, rootfs io.Reader, o ImportOpti
 	return c.messages(ctx, request{method: http.MethodPost, path: "/images/create", query: q, stream: rootfs})
 }
 
+// platformsQuery adds a parameter for each platform.
+func platformsQuery(q url.Values, key string, platforms []string) error {
+	for _, p := range platforms {
+		j, err := platformJSON(p)
+		if err != nil {
+			return err
+		}
+		q.Add(key, j)
+	}
+	return nil
+}
+
 // platformJSON turns os/arch[/variant] into the form newer requests take it in.
 func platformJSON(s string) (string, error) {
 	parts := strings.Split(s, "/")
-	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+	if len(parts) == 1 {
+		parts = []string{"linux", s}
+	}
+	if len(parts) > 3 || parts[0] == "" || parts[1] == "" {
 		return "", errdef.Invalid("%q is not a platform; one looks like linux/amd64", s)
 	}
 	p := map[string]string{"os": parts[0], "architecture": parts[1]}

@@ -165,6 +165,29 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOption
 	return loaded, e.storeError(err)
 }
 
+// SaveImages prepares an archive of images. Close it.
+func (e *Engine) SaveImages(ctx context.Context, names []string, o image.SaveOptions) (*image.Outgoing, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if !IsBox(n) {
+			continue
+		}
+		if _, err := e.Image(ctx, n); err != nil { // it is unpacked
+			return nil, err
+		}
+	}
+	out, err := e.images().Save(ctx, names, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range out.IDs {
+		e.imageEvent("save", id, id)
+	}
+	return out, nil
+}
+
 // ImportImage makes an image of the tar of a root file system.
 func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOptions) (string, error) {
 	if err := e.ready(); err != nil {

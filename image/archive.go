@@ -2,11 +2,13 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"hull/errdef"
@@ -116,81 +118,94 @@ func blobName(name string) (ref.Digest, bool) {
 }
 
 // images finds the images of the archive. A layout goes first: it has the manifests as they were pushed.
-func (a *archive) images(in *incoming, p platform, only bool) ([]ready, error) {
+func (a *archive) images(in *incoming, want platforms) ([]ready, error) {
 	if a.meta[nameLayout] != nil && a.meta[nameIndex] != nil {
-		images, err := a.layout(in, p, only)
+		images, err := a.layout(in, want)
 		if err != nil || len(images) > 0 {
 			return images, err
 		}
 	}
-	if a.meta[nameDocker] != nil {
-		return a.docker(in, p, only)
+	if data := a.meta[nameDocker]; data != nil {
+		if bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
+			return a.dir(in, data)
+		}
+		return a.docker(in, want)
 	}
 	if a.meta[nameIndex] != nil {
-		return nil, errdef.NotFound("the archive has no image for %s", p)
+		return nil, want.none()
 	}
 	return nil, errdef.Invalid("the archive has neither manifest.json nor index.json: not an archive of images (hull import takes root file systems)")
 }
 
 // layout reads index.json. Several names of one manifest are entries of their own.
-func (a *archive) layout(in *incoming, p platform, only bool) ([]ready, error) {
+func (a *archive) layout(in *incoming, want platforms) ([]ready, error) {
 	top, err := parseIndex(a.meta[nameIndex])
 	if err != nil {
 		return nil, err
 	}
-	at := map[ref.Digest]int{}
+	at := map[ref.Digest][]int{} // several, for several platforms
 	var images []ready
 	for i := range top.Manifests {
 		d := &top.Manifests[i]
 		if d.Annotations["vnd.docker.reference.type"] != "" {
 			continue
 		}
-		n, ok := at[d.Digest]
-		if !ok {
-			img, ok, err := a.target(in, d, p, only)
+		if _, ok := at[d.Digest]; !ok {
+			found, err := a.target(in, d, want)
 			if err != nil {
 				return nil, err
 			}
-			if !ok {
-				continue
+			at[d.Digest] = nil
+			for _, img := range found {
+				at[d.Digest] = append(at[d.Digest], len(images))
+				images = append(images, img)
 			}
-			n = len(images)
-			at[d.Digest] = n
-			images = append(images, img)
 		}
-		if r, ok := refOf(d); ok {
-			images[n].refs = append(images[n].refs, r)
+		if r, ok := refOf(d); ok && len(at[d.Digest]) > 0 {
+			first := &images[at[d.Digest][0]]
+			first.refs = append(first.refs, r)
 		}
 	}
 	return images, nil
 }
 
-// target reads the manifest, or index of manifests, that d describes; ok is false if none is for p.
-func (a *archive) target(in *incoming, d *descriptor, p platform, only bool) (ready, bool, error) {
+// target reads the manifest, or index of manifests, that d describes, and returns the wanted images of it.
+func (a *archive) target(in *incoming, d *descriptor, want platforms) ([]ready, error) {
 	data, err := in.read(d.Digest, maxManifest)
 	if err != nil {
-		return ready{}, false, err
+		return nil, err
 	}
 	m, x, err := parseTarget(data, d.MediaType)
 	if err != nil {
-		return ready{}, false, err
+		return nil, err
 	}
 	if m != nil {
 		img, err := finishManifest(in, d.Digest, d.MediaType)
-		ok := !only || err == nil && img.c.OS == p.OS && img.c.Architecture == p.Architecture
-		return img, ok, err
+		if err != nil || !want.has(img.c) {
+			return nil, err
+		}
+		return []ready{img}, nil
 	}
 	here := a.present(in, x)
-	chosen := here.choose(p)
-	if chosen == nil && !only && len(here.Manifests) == 1 { // saved for another machine on purpose
-		chosen = &here.Manifests[0]
+	var chosen []*descriptor
+	for _, p := range want.list {
+		if d := here.choose(p); d != nil && !slices.Contains(chosen, d) {
+			chosen = append(chosen, d)
+		}
 	}
-	if chosen == nil {
-		return ready{}, false, nil
+	if len(chosen) == 0 && !want.only && len(here.Manifests) == 1 { // saved for another machine on purpose
+		chosen = append(chosen, &here.Manifests[0])
 	}
-	img, err := finishManifest(in, chosen.Digest, chosen.MediaType)
-	img.target = d.Digest
-	return img, true, err
+	var images []ready
+	for _, c := range chosen {
+		img, err := finishManifest(in, c.Digest, c.MediaType)
+		if err != nil {
+			return nil, err
+		}
+		img.target = d.Digest
+		images = append(images, img)
+	}
+	return images, nil
 }
 
 // present returns the images of x that the archive brings: often not those of all platforms.
@@ -213,7 +228,9 @@ func refOf(d *descriptor) (ref.Ref, bool) {
 			continue // a tag of we know not what
 		}
 		if r, err := ref.Parse(name); err == nil {
-			return withoutDigest(r.Tagged()), true
+			if r = withoutDigest(r.Tagged()); r.Tag != "" || r.Digest == d.Digest {
+				return r, true
+			}
 		}
 	}
 	return ref.Ref{}, false
@@ -227,12 +244,8 @@ func withoutDigest(r ref.Ref) ref.Ref {
 }
 
 // docker reads manifest.json.
-func (a *archive) docker(in *incoming, p platform, only bool) ([]ready, error) {
-	var entries []struct {
-		Config   string
-		RepoTags []string
-		Layers   []string
-	}
+func (a *archive) docker(in *incoming, want platforms) ([]ready, error) {
+	var entries []dockerEntry
 	if err := json.Unmarshal(a.meta[nameDocker], &entries); err != nil {
 		return nil, errdef.Invalid("%s in the archive: %w", nameDocker, err)
 	}
@@ -242,7 +255,7 @@ func (a *archive) docker(in *incoming, p platform, only bool) ([]ready, error) {
 		if err != nil {
 			return nil, err
 		}
-		if only && (img.c.OS != p.OS || img.c.Architecture != p.Architecture) {
+		if !want.has(img.c) {
 			continue
 		}
 		for _, tag := range e.RepoTags {
@@ -250,14 +263,27 @@ func (a *archive) docker(in *incoming, p platform, only bool) ([]ready, error) {
 			if err != nil {
 				return nil, fmt.Errorf("name of an image in the archive: %w", err)
 			}
-			img.refs = append(img.refs, withoutDigest(r.Tagged()))
+			// A digest is that of a manifest which such an archive does not have.
+			if r = withoutDigest(r.Tagged()); r.Tag != "" {
+				img.refs = append(img.refs, r)
+			}
 		}
 		images = append(images, img)
 	}
 	if len(images) == 0 {
-		return nil, errdef.NotFound("the archive has no image for %s", p)
+		return nil, want.none()
 	}
 	return images, nil
+}
+
+// dir reads the files of one image side by side, as skopeo's dir: has them: manifest.json is the manifest itself.
+func (a *archive) dir(in *incoming, data []byte) ([]ready, error) {
+	d, err := in.addBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	img, err := finishManifest(in, d.Digest, "")
+	return []ready{img}, err
 }
 
 // dockerImage makes the manifest that such an archive does not have.

@@ -397,11 +397,11 @@ func TestLoadIndex(t *testing.T) {
 	s = newStore(t)
 	load(t, s, tarOf(t, only...))
 	checkImage(t, s, resolve(t, s, "me/app:1"), other)
-	if _, err := newStore(t).Load(t.Context(), bytes.NewReader(tarOf(t, only...)), LoadOptions{Platform: "linux/riscv64"}); !errors.Is(err, errdef.ErrNotFound) {
+	if _, err := newStore(t).Load(t.Context(), bytes.NewReader(tarOf(t, only...)), LoadOptions{Platforms: []string{"linux/riscv64"}}); !errors.Is(err, errdef.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 	s = newStore(t)
-	if _, err := s.Load(t.Context(), bytes.NewReader(tarOf(t, all...)), LoadOptions{Platform: "linux/s390x"}); err != nil {
+	if _, err := s.Load(t.Context(), bytes.NewReader(tarOf(t, all...)), LoadOptions{Platforms: []string{"linux/s390x"}}); err != nil {
 		t.Fatal(err)
 	}
 	checkImage(t, s, resolve(t, s, "me/app:1"), other)

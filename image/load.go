@@ -21,9 +21,9 @@ type Progress struct {
 
 // LoadOptions are for Load.
 type LoadOptions struct {
-	Platform string         // os/arch[/variant]; "" is this machine's
-	Progress func(Progress) // may be nil; not called by two goroutines at once
-	By       string         // the command, for the log of references; "" is "load"
+	Platforms []string       // os/arch[/variant]; none is this machine's, or the only one of an image
+	Progress  func(Progress) // may be nil; not called by two goroutines at once
+	By        string         // the command, for the log of references; "" is "load"
 }
 
 // Loaded is one image that Load brought.
@@ -36,7 +36,7 @@ type Loaded struct {
 // or zstd.
 // r need not be seekable. All images of the archive become visible after all have been verified.
 func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded []Loaded, err error) {
-	p, err := parsePlatform(opts.Platform)
+	want, err := parsePlatforms(opts.Platforms)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 	if err != nil {
 		return nil, err
 	}
-	images, err := a.images(in, p, opts.Platform != "")
+	images, err := a.images(in, want)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	"hull/errdef"
@@ -264,4 +265,45 @@ func (x *index) choose(p platform) *descriptor {
 		return &x.Manifests[0]
 	}
 	return found
+}
+
+// platforms are those somebody wants images for.
+type platforms struct {
+	list []platform
+	only bool // asked for: no other will do
+}
+
+// parsePlatforms takes this machine's for none.
+func parsePlatforms(names []string) (platforms, error) {
+	want := platforms{only: len(names) > 0}
+	if !want.only {
+		names = []string{""}
+	}
+	for _, n := range names {
+		p, err := parsePlatform(n)
+		if err != nil {
+			return platforms{}, err
+		}
+		want.list = append(want.list, p)
+	}
+	return want, nil
+}
+
+// has says whether the image of c is wanted.
+func (w *platforms) has(c *Config) bool {
+	p := platform{c.OS, c.Architecture, c.Variant}
+	return !w.only || slices.ContainsFunc(w.list, p.suits)
+}
+
+func (w *platforms) none() error {
+	names := make([]string, len(w.list))
+	for i, p := range w.list {
+		names[i] = p.String()
+	}
+	return errdef.NotFound("the archive has no image for %s", strings.Join(names, ", "))
+}
+
+// suits says whether an image for p is what somebody who asked for want gets.
+func (p *platform) suits(want platform) bool {
+	return p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.Variant == want.Variant)
 }
