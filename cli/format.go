@@ -45,10 +45,13 @@ func (a *app) printIDs(format string, rows []any) error {
 	if format != "" && format != "table" {
 		a.err.println("WARNING: Ignoring custom format, because both --format and --quiet are set.")
 	}
+	var b strings.Builder
+	var fields fieldFinder
 	for _, r := range rows {
-		a.out.println(fieldOf(r, "ID"))
+		b.WriteString(fields.of(r, "ID") + "\n")
 	}
-	return nil
+	_, err := a.out.Write([]byte(b.String()))
+	return err
 }
 
 func (a *app) printTable(columns []column, rows []any, whole bool) error {
@@ -58,25 +61,34 @@ func (a *app) printTable(columns []column, rows []any, whole bool) error {
 		head[i] = c.header
 	}
 	lines = append(lines, head)
+	var fields fieldFinder
 	for _, r := range rows {
 		line := make([]string, len(columns))
 		for i, c := range columns {
-			line[i] = a.cell(fieldOf(r, c.method))
+			line[i] = a.cell(fields.of(r, c.method))
 		}
 		lines = append(lines, line)
 	}
 	if width, _ := a.out.size(); width > 0 && !whole {
 		fit(lines, width)
 	}
-	w := a.tabs()
+	var b bytes.Buffer
 	for _, l := range lines {
-		fmt.Fprintln(w, strings.Join(l, "\t"))
+		b.WriteString(strings.Join(l, "\t"))
+		b.WriteByte('\n')
 	}
-	return w.Flush()
+	return a.printTabs(b.Bytes())
 }
 
-// tabs lays out as Docker does.
-func (a *app) tabs() *tabwriter.Writer { return tabwriter.NewWriter(a.out, 10, 1, 3, ' ', 0) }
+// printTabs lays out as Docker does. It writes once: a tabwriter by itself writes each cell.
+func (a *app) printTabs(text []byte) error {
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 10, 1, 3, ' ', 0)
+	w.Write(text) // to memory
+	w.Flush()
+	_, err := a.out.Write(b.Bytes())
+	return err
+}
 
 // cell keeps a value on its line and in its column when a person looks at it.
 func (a *app) cell(s string) string {
@@ -86,8 +98,24 @@ func (a *app) cell(s string) string {
 	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(string(visible([]byte(s))))
 }
 
-func fieldOf(row any, method string) string {
-	return reflect.ValueOf(row).MethodByName(method).Call(nil)[0].String()
+// fieldFinder calls the methods of rows by their names. To find one takes longer than the call.
+type fieldFinder struct {
+	row    reflect.Type
+	places map[string]int
+}
+
+func (f *fieldFinder) of(row any, method string) string {
+	v := reflect.ValueOf(row)
+	if f.row != v.Type() {
+		f.row, f.places = v.Type(), map[string]int{}
+	}
+	i, ok := f.places[method]
+	if !ok {
+		m, _ := f.row.MethodByName(method)
+		i = m.Index
+		f.places[method] = i
+	}
+	return v.Method(i).Call(nil)[0].String()
 }
 
 // gap is what tabs puts between two columns, and least the width of all but the last with it.
@@ -172,7 +200,6 @@ func (a *app) printTemplateTable(format string, headers map[string]string, rows 
 	if err != nil {
 		return err
 	}
-	w := a.tabs()
 	var b bytes.Buffer
 	if err := headerTemplate(format, &b, headers); err != nil {
 		return err
@@ -184,10 +211,7 @@ func (a *app) printTemplateTable(format string, headers map[string]string, rows 
 		}
 		b.WriteByte('\n')
 	}
-	if _, err := w.Write(b.Bytes()); err != nil {
-		return err
-	}
-	return w.Flush()
+	return a.printTabs(b.Bytes())
 }
 
 // headerRow stands in for a row when the line of headers is made from the same template.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,14 +19,14 @@ func buildTop(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		w := a.tabs()
+		var text strings.Builder
 		for _, row := range append([][]string{top.Titles}, top.Processes...) {
 			cells := make([]string, len(row))
 			for i, v := range row {
 				cells[i] = a.cell(v)
 			}
-			fmt.Fprintln(w, strings.Join(cells, "\t"))
+			text.WriteString(strings.Join(cells, "\t") + "\n")
 		}
-		return w.Flush()
+		return a.printTabs([]byte(text.String()))
 	}
 }

@@ -36,7 +36,7 @@ func TestStatsRow(t *testing.T) {
 		{"CPUPerc", "50.00%"}, {"MemUsage", "512MiB / 1GiB"}, {"MemPerc", "50.00%"}, {"NetIO", "1.5kB / 2kB"},
 		{"BlockIO", "7kB / 3kB"}, {"PIDs", "0"}, {"Name", "web"}, {"ID", "abababababab"},
 	} {
-		if got := fieldOf(r, tt.field); got != tt.want {
+		if got := new(fieldFinder).of(r, tt.field); got != tt.want {
 			t.Errorf("%s: want %q, got %q", tt.field, tt.want, got)
 		}
 	}

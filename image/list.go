@@ -25,13 +25,13 @@ type Summary struct {
 // List returns all images, newest first. What a killed process left is swept on the way.
 func (s *Store) List(ctx context.Context) ([]Summary, error) {
 	_ = s.repair(ctx) // that garbage stays is no reason not to list images
-	return s.summaries(), ctx.Err()
+	return s.listed(ctx), ctx.Err()
 }
 
 // summaries is List without a sweep. It takes no lock: within update it is how things are.
 func (s *Store) summaries() []Summary {
-	names := s.named()
 	records := s.records()
+	names := s.namedOf(records)
 	list := make([]Summary, 0, len(records))
 	for id, rec := range records {
 		sum := Summary{ID: id, Created: rec.Created, Size: rec.Size, Labels: rec.Labels}
@@ -59,8 +59,16 @@ type name struct {
 }
 
 // named returns the references of each image id. Those of damaged images are under "".
-func (s *Store) named() map[string][]name {
-	ids := map[ref.Digest]string{}
+func (s *Store) named() map[string][]name { return s.namedOf(nil) }
+
+// namedOf is named for a caller who has read all records: what one of them names need not be read again.
+func (s *Store) namedOf(records map[string]record) map[string][]name {
+	ids := make(map[ref.Digest]string, len(records))
+	for id, rec := range records {
+		if rec.Manifest != "" && s.hasBlob(rec.Manifest) {
+			ids[rec.Manifest] = id
+		}
+	}
 	all := map[string][]name{}
 	for r, target := range s.refs() {
 		id, ok := ids[target]

@@ -81,6 +81,9 @@ func (s *Store) update(ctx context.Context, f func() error) error {
 		return err
 	}
 	defer l.Unlock()
+	if err := s.forgetListing(); err != nil {
+		return err
+	}
 	if err := f(); err != nil {
 		return err
 	}
