@@ -119,12 +119,16 @@ func (e *Engine) markDrop(id string, volumes bool) error {
 	return unix.Close(fd)
 }
 
-// killNow kills the container and waits until its end is on disk.
+// killNow kills the container and waits until its end is on disk. It needs no monitor that answers.
 func (e *Engine) killNow(ctx context.Context, c *Container) error {
-	if err := e.signal(ctx, c, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdef.ErrConflict) {
-		return err
+	err := e.signal(ctx, c, int(unix.SIGKILL))
+	if err == nil || errors.Is(err, errdef.ErrConflict) {
+		err = e.awaitEnd(ctx, c, killWait)
 	}
-	return e.awaitEnd(ctx, c, killWait)
+	if errors.Is(err, monitor.ErrSilent) || errors.Is(err, errdef.ErrDeadline) && e.silent(ctx, c) {
+		return e.endSilent(ctx, c)
+	}
+	return err
 }
 
 // awaitEnd waits for at most d, negative for ever, until the container does not run. One that removes itself at its end
@@ -155,7 +159,8 @@ func (e *Engine) awaitEnd(ctx context.Context, c *Container, d time.Duration) er
 	return nil
 }
 
-// ask sends one request to the container's monitor; monitor.ErrNoMonitor when there is none.
+// ask sends one request to the container's monitor; monitor.ErrNoMonitor when there is none, monitor.ErrSilent when it
+// does not answer.
 func (e *Engine) ask(ctx context.Context, id string, r *monitor.Request) (*monitor.Response, error) {
 	conn, err := monitor.Dial(ctx, e.runDir(id))
 	if err != nil {

@@ -366,12 +366,21 @@ func (e *Engine) forget(ctx context.Context, c *Container) error {
 	}
 	e.unkeep(c.ID)
 	_, err = e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpCancel})
-	// Nobody there, or it runs: that is for the caller to end.
-	if err != nil && !errors.Is(err, monitor.ErrNoMonitor) && !errors.Is(err, errdef.ErrConflict) {
+	e.loadState(c)
+	switch {
+	case err == nil, errors.Is(err, monitor.ErrNoMonitor), errors.Is(err, errdef.ErrConflict):
+		return nil // nobody there, or it runs: that is for the caller to end
+	case !errors.Is(err, monitor.ErrSilent):
+		return err
+	case c.Running():
+		return nil // for the caller too
+	}
+	// It might begin the start later.
+	if err := e.killMonitor(ctx, c.ID); err != nil {
 		return err
 	}
-	e.loadState(c)
-	return nil
+	_, err = e.repair(ctx, c.ID)
+	return err
 }
 
 // SetRestart changes the restart policy of a container, running or not. One that waits to be started again stops waiting

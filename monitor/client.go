@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +29,7 @@ const (
 
 // Conn is a connection to a monitor. It carries one request; see Do.
 type Conn struct {
+	dir     string // run directory
 	f       *os.File
 	br      *bufio.Reader
 	greeted bool
@@ -37,7 +37,9 @@ type Conn struct {
 	version int  // of the monitor
 }
 
-func newConn(f *os.File) *Conn { return &Conn{f: f, br: bufio.NewReaderSize(incoming{f}, 1024)} }
+func newConn(dir string, f *os.File) *Conn {
+	return &Conn{dir: dir, f: f, br: bufio.NewReaderSize(incoming{f}, 1024)}
+}
 
 // incoming reads from a monitor. One that closes while input of ours is still unread makes the kernel say "reset" behind
 // the last byte of output; that is an end like any other.
@@ -52,10 +54,9 @@ func (in incoming) Read(p []byte) (int, error) {
 }
 
 // Dial connects to the monitor of the container whose run directory is dir. The monitor stays at least until the
-// connection is closed. The error is ErrNoMonitor when there is none.
+// connection is closed. The error is ErrNoMonitor when there is none, ErrSilent when it does not take the connection.
 func Dial(ctx context.Context, dir string) (*Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errdef.As(errdef.ErrDeadline,
-		fmt.Errorf("the monitor of %s does not answer", filepath.Base(dir))))
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrSilent)
 	defer cancel()
 	for {
 		c, err := dialOnce(ctx, dir)
@@ -63,7 +64,7 @@ func Dial(ctx context.Context, dir string) (*Conn, error) {
 			return c, nil
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, explain(context.Cause(ctx), dir, dialTimeout)
 		}
 		if !isNobody(err) {
 			return nil, fmt.Errorf("connect to the monitor in %s: %w", dir, err)
@@ -88,7 +89,7 @@ func dialOnce(ctx context.Context, dir string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(f)
+	c := newConn(dir, f)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	if err := c.greet(); err != nil {
@@ -119,14 +120,21 @@ func (c *Conn) greet() error {
 func (c *Conn) interrupt() { c.f.SetDeadline(time.Unix(1, 0)) }
 
 // Do sends the one request of this connection and returns the answer. A refusal is an error with its errdef kind,
-// and the answer beside it where there is one. ErrNoMonitor means that the monitor went away before it answered.
+// and the answer beside it where there is one. ErrNoMonitor means that the monitor went away before it answered,
+// ErrSilent that it has not for longer than any answer but that of OpWait takes.
 // Cancelling ctx ends the wait and makes the connection useless.
 func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
+	patience := req.patience()
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, ErrSilent)
+		defer cancel()
+	}
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	resp, err := c.do(req)
 	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("ask the monitor to %s: %w", req.Op, context.Cause(ctx))
+		return nil, fmt.Errorf("ask the monitor to %s: %w", req.Op, explain(context.Cause(ctx), c.dir, patience))
 	}
 	return resp, err
 }

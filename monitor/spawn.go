@@ -111,7 +111,7 @@ func Spawn(ctx context.Context, p Program, dir string) (*Conn, error) {
 		unix.Unlinkat(int(d.Fd()), SocketFile, 0) // nothing ran here
 		return nil, err
 	}
-	return newConn(f), nil
+	return newConn(dir, f), nil
 }
 
 // start forks the monitor, away from the caller's session, cgroup, directory, environment and descriptors. It stays in

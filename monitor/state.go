@@ -77,8 +77,8 @@ func (st *State) Running() bool {
 	if err != nil || boot != st.BootID {
 		return false
 	}
-	start, dead, err := startTime(st.Pid)
-	return err == nil && !dead && start == st.PidStart
+	start, state, err := startTime(st.Pid)
+	return err == nil && state != 'Z' && state != 'X' && start == st.PidStart
 }
 
 func bootID() (string, error) {
@@ -86,19 +86,19 @@ func bootID() (string, error) {
 	return string(bytes.TrimSpace(b)), err
 }
 
-// startTime is field 22 of /proc/PID/stat, in clock ticks since boot; dead says that the process has ended and only
-// waits to be reaped. Field 2 is the command, in parentheses, and may hold any byte; the last ')' ends it.
-func startTime(pid int) (start uint64, dead bool, err error) {
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot; state is field 3: Z and X have ended and only wait to
+// be reaped, T and t are kept from running by a signal or a debugger. Field 2 is the command, in parentheses, and may hold any byte; the last ')' ends it.
+func startTime(pid int) (start uint64, state byte, err error) {
 	name := "/proc/" + strconv.Itoa(pid) + "/stat"
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, err
 	}
 	const stateField, startField = 3, 22
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) <= startField-stateField {
-		return 0, false, fmt.Errorf("read %s: too few fields", name)
+		return 0, 0, fmt.Errorf("read %s: too few fields", name)
 	}
 	start, err = strconv.ParseUint(string(fields[startField-stateField]), 10, 64)
-	return start, fields[0][0] == 'Z' || fields[0][0] == 'X', err
+	return start, fields[0][0], err
 }
