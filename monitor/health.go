@@ -194,7 +194,7 @@ func (s *server) probe(ctx context.Context, b *box, c *HealthConfig) *Probe {
 		return nil
 	}
 	p := &Probe{Start: time.Now(), ExitCode: -1}
-	out := new(capped)
+	out := &capped{max: maxProbeOutput}
 	bounded, cancel := context.WithTimeoutCause(ctx, c.Timeout, errProbeTimeout)
 	defer cancel()
 	code, err := s.runProbe(bounded, b, c.Args, out)
@@ -380,8 +380,10 @@ func (s *server) target(b *box, unconfined bool) (t *runtime.Target, err error) 
 	return t, err
 }
 
-// capped keeps the beginning of what is written to it, and takes the rest.
+// capped keeps the first max bytes of what is written to it, and takes the rest.
 type capped struct {
+	max int
+
 	mu  sync.Mutex // protects the following
 	buf []byte
 	cut bool
@@ -390,7 +392,7 @@ type capped struct {
 func (c *capped) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	room := maxProbeOutput - len(c.buf)
+	room := c.max - len(c.buf)
 	c.buf = append(c.buf, p[:min(room, len(p))]...)
 	c.cut = c.cut || len(p) > room
 	return len(p), nil

@@ -81,12 +81,14 @@ func (l *logs) close() {
 type sink interface {
 	// send delivers one line within sinkTimeout, or fails; then it is called again with the same line later.
 	send(e *shipped) error
+	// close takes sinkTimeout at most.
 	close()
 }
 
 // Bounds of what a log server that does not answer can do.
 const (
 	sinkTimeout = 5 * time.Second // of one attempt
+	drainWait   = 5 * time.Second // for what is queued at the end, without the attempt that is on its way then
 	shipWait    = 5 * time.Second // that a full queue holds the container up, once until lines flow again
 	shipQueue   = 64 << 10        // bytes that wait, in blocking mode
 	shipCost    = 64              // of one line beside its text
@@ -111,6 +113,7 @@ type shipper struct {
 	more chan struct{} // capacity 1: there is something in the queue
 	room chan struct{} // capacity 1: there is less in the queue
 	stop chan struct{} // closed by close
+	late chan struct{} // closed drainWait later
 	done chan struct{} // closed when run has returned
 
 	mu    sync.Mutex // protects the following
@@ -122,7 +125,7 @@ type shipper struct {
 func newShipper(to sink, cfg *LogConfig) *shipper {
 	s := &shipper{
 		sink: to, wait: shipWait, max: shipQueue,
-		more: make(chan struct{}, 1), room: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		more: make(chan struct{}, 1), room: make(chan struct{}, 1), stop: make(chan struct{}), late: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.NonBlocking {
 		s.wait, s.max = 0, cfg.Buffer
@@ -174,7 +177,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// run sends what is queued, in order, until close; then what is left, as long as that goes well.
+// run sends what is queued, in order, until close; then what is left, as long as that goes well and drainWait is not over.
 func (s *shipper) run() {
 	defer close(s.done)
 	stopping := false
@@ -182,7 +185,7 @@ func (s *shipper) run() {
 		e, ok := s.first()
 		switch {
 		case ok:
-			if !s.deliver(&e) {
+			if s.isLate() || !s.deliver(&e) {
 				return
 			}
 			s.drop()
@@ -233,6 +236,9 @@ func (s *shipper) deliver(e *shipped) bool {
 		}
 		pause = min(2*pause, retryMax)
 	}
+	if s.isLate() {
+		return true
+	}
 	s.mu.Lock()
 	lost := s.lost
 	s.lost = 0
@@ -248,10 +254,22 @@ func (s *shipper) deliver(e *shipped) bool {
 	return true
 }
 
-// close waits until the rest is delivered or cannot be.
+func (s *shipper) isLate() bool {
+	select {
+	case <-s.late:
+		return true
+	default:
+		return false
+	}
+}
+
+// close waits until the rest is delivered or cannot be: drainWait and one attempt at most. A server that takes a little
+// from time to time would else keep the container from ending.
 func (s *shipper) close() {
 	close(s.stop)
-	<-s.done // an attempt takes sinkTimeout at most
+	t := time.AfterFunc(drainWait, func() { close(s.late) })
+	defer t.Stop()
+	<-s.done
 	s.mu.Lock()
 	left := len(s.queue) + int(s.lost)
 	s.mu.Unlock()

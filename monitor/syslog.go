@@ -9,6 +9,7 @@ import (
 	osexec "os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"hull/errdef"
@@ -19,16 +20,21 @@ import (
 // syslog sends lines to a syslog server, in one of Docker's formats. A connection that breaks is made anew with the next
 // line; that line is sent again.
 type syslog struct {
-	cfg *SyslogConfig
-	fd  int // -1: not connected
-	tls *osexec.Cmd
+	cfg   *SyslogConfig
+	fd    int // -1: not connected
+	tls   *osexec.Cmd
+	until time.Time // the end of the attempt that is on its way
 }
+
+// maxRelayWords is how much is kept of what the program that speaks TLS says on its stderr, in bytes.
+const maxRelayWords = 4 << 10
 
 // localLoggers are where the loggers of hosts listen.
 var localLoggers = [...]string{"/dev/log", "/var/run/syslog", "/var/run/log"}
 
 func openSyslog(cfg *SyslogConfig) (sink, error) {
 	s := &syslog{cfg: cfg, fd: -1}
+	s.begin()
 	if err := s.dial(); err != nil {
 		return nil, errdef.Unavailable("log driver syslog: %w", err)
 	}
@@ -41,9 +47,30 @@ func (s *syslog) close() {
 		s.fd = -1
 	}
 	if s.tls != nil {
-		_ = s.tls.Wait() // it ends with its stdin, or with its own deadline
+		// It ends with its stdin, once the server has taken what was written.
+		late := time.AfterFunc(sinkTimeout, func() { _ = s.tls.Process.Kill() })
+		_ = s.tls.Wait()
+		late.Stop()
 		s.tls = nil
 	}
+}
+
+// begin begins an attempt: a connection where there is none, and a message.
+func (s *syslog) begin() {
+	s.until = time.Now().Add(sinkTimeout)
+	if s.cfg.Network == "tcp+tls" && s.fd < 0 {
+		s.until = s.until.Add(sinkTimeout) // a program has to start, and the two agree on keys
+	}
+}
+
+// bound has the kernel end the next system call on fd that waits when the attempt is over.
+func (s *syslog) bound(fd, option int) error {
+	left := time.Until(s.until)
+	if left <= 0 {
+		return unix.ETIMEDOUT
+	}
+	tv := unix.NsecToTimeval(max(left, time.Millisecond).Nanoseconds())
+	return os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &tv))
 }
 
 func (s *syslog) dial() (err error) {
@@ -89,14 +116,13 @@ func (s *syslog) connect(family, kind int, to unix.Sockaddr, name string) error 
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	// It bounds connect(2), too.
-	tv := unix.NsecToTimeval(sinkTimeout.Nanoseconds())
-	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
-	for err == nil {
+	for {
+		if err = s.bound(fd, unix.SO_SNDTIMEO); err != nil { // which bounds connect(2), too
+			break
+		}
 		if err = unix.Connect(fd, to); err != unix.EINTR {
 			break
 		}
-		err = nil
 	}
 	if errors.Is(err, unix.EISCONN) {
 		err = nil
@@ -121,16 +147,9 @@ func (s *syslog) dialRelay() error {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "relay")
 	defer theirs.Close()
-	tv := unix.NsecToTimeval(2 * sinkTimeout.Nanoseconds())
-	if err := errors.Join(
-		unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
-		unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)); err != nil {
-		unix.Close(pair[0])
-		return err
-	}
-	var said bytes.Buffer
+	said := &capped{max: maxRelayWords}
 	cmd := osexec.Command(s.cfg.Relay[0], s.cfg.Relay[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, &said
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, said
 	cmd.WaitDelay = sinkTimeout
 	if err := cmd.Start(); err != nil {
 		unix.Close(pair[0])
@@ -139,7 +158,11 @@ func (s *syslog) dialRelay() error {
 	theirs.Close()
 	var ready [1]byte
 	for {
-		n, err := unix.Read(pair[0], ready[:])
+		err := s.bound(pair[0], unix.SO_RCVTIMEO)
+		n := 0
+		if err == nil {
+			n, err = unix.Read(pair[0], ready[:])
+		}
 		if err == unix.EINTR {
 			continue
 		}
@@ -150,14 +173,15 @@ func (s *syslog) dialRelay() error {
 		unix.Close(pair[0])
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		if said.Len() > 0 {
-			return errors.New(string(bytes.TrimSpace(said.Bytes())))
+		if words := strings.TrimSpace(said.String()); words != "" {
+			return errors.New(words)
 		}
 		return fmt.Errorf("dial tcp+tls %s: no connection within %s", s.cfg.Address, 2*sinkTimeout)
 	}
 }
 
 func (s *syslog) send(e *shipped) error {
+	s.begin()
 	if s.fd < 0 {
 		if err := s.dial(); err != nil {
 			return err
@@ -173,19 +197,37 @@ func (s *syslog) send(e *shipped) error {
 	return err
 }
 
-// write sends a message whole.
+// write sends a message whole, or not in time.
 func (s *syslog) write(p []byte) error {
 	for len(p) > 0 {
-		n, err := unix.SendmsgN(s.fd, p, nil, nil, unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		n, err := unix.SendmsgN(s.fd, p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			p = p[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := s.awaitRoom(); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
-		p = p[n:]
+		if time.Until(s.until) <= 0 && len(p) > 0 {
+			return unix.ETIMEDOUT
+		}
 	}
 	return nil
+}
+
+// awaitRoom waits until there is room for more, or the attempt is over. SO_SNDTIMEO would not do: the kernel begins anew to
+// count it with every buffer of a stream.
+func (s *syslog) awaitRoom() error {
+	left := max(time.Until(s.until), 0)
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, int(left.Milliseconds())+1)
+	if err == unix.EINTR {
+		return nil
+	}
+	return err
 }
 
 // Severities of syslog, RFC 5424.
