@@ -53,6 +53,15 @@ func Names(fd int) ([]string, error) {
 // maxPath is PATH_MAX without its NUL.
 const maxPath = 4095
 
+// CheckPath refuses the path of an entry that is too long for a path. Trees may be deeper, but who walks into them holds
+// a descriptor for each level, and nobody could extract what comes of it.
+func CheckPath(name string) error {
+	if len(name) > maxPath {
+		return errdef.Invalid("%.100s...: the path has more than %d bytes: the directories are too deep for a tar", name, maxPath)
+	}
+	return nil
+}
+
 // clean turns the name of an entry into components joined by one slash each; "" is the directory itself.
 func clean(name string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 || len(name) > maxPath {

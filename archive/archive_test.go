@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/state"
 
 	"golang.org/x/sys/unix"
 )
@@ -194,4 +196,117 @@ func FuzzExtract(f *testing.F) {
 			t.Errorf("outside of the directory there is %v", names)
 		}
 	})
+}
+
+// TestHolesAreNotRead: a sparse file comes as it reads, but its holes cost no reading.
+func TestHolesAreNotRead(t *testing.T) {
+	const size = 2 << 30
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at, data := range map[int64]string{0: "begin", 1<<30 + 1: "middle"} {
+		if _, err := f.WriteAt([]byte(data), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	fd := open(t, dir)
+	defer unix.Close(fd)
+	r, w := io.Pipe()
+	defer r.Close()
+	before := bytesRead(t)
+	go func() {
+		out := NewWriter(w)
+		w.CloseWithError(errors.Join(out.Add(t.Context(), fd, "sparse", "sparse"), out.Close()))
+	}()
+	tr := tar.NewReader(r)
+	hdr, err := tr.Next()
+	if err != nil || hdr.Size != size {
+		t.Fatalf("header %+v, %v", hdr, err)
+	}
+	found := map[int64]string{}
+	buf := make([]byte, 1<<20)
+	zeros := make([]byte, len(buf))
+	for at := int64(0); at < size; at += int64(len(buf)) {
+		if _, err := io.ReadFull(tr, buf); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(buf, zeros) {
+			found[at] = string(bytes.Trim(buf, "\x00"))
+		}
+	}
+	if len(found) != 2 || found[0] != "begin" || found[1<<30] != "middle" {
+		t.Errorf("found %v", found)
+	}
+	if read := bytesRead(t) - before; read > 64<<20 {
+		t.Errorf("%d bytes were read of a file with two blocks", read)
+	}
+}
+
+// bytesRead is how many bytes this process has got from reads of all kinds.
+func bytesRead(t *testing.T) (n int64) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(b), "rchar: %d", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestRoom: a file for which there is no room is named before anything of it is written.
+func TestRoom(t *testing.T) {
+	dir := t.TempDir()
+	for name, size := range map[string]int64{"a": 1000, "huge": 1 << 40} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	fd := open(t, dir)
+	defer unix.Close(fd)
+	var out bytes.Buffer
+	w := NewWriter(&out)
+	w.Room = 1 << 30
+	err := w.Add(t.Context(), fd, ".", "top")
+	if !errors.Is(err, errdef.ErrUnavailable) || !strings.Contains(err.Error(), "top/huge") || !strings.Contains(err.Error(), "holes") {
+		t.Errorf("want that there is no room for top/huge, got %v", err)
+	}
+}
+
+// TestTooDeep: a tree may be deeper than any path is long; that is said, and no descriptor is held for each level.
+func TestTooDeep(t *testing.T) {
+	top := t.TempDir()
+	fd := open(t, top)
+	defer state.RemoveAt(unix.AT_FDCWD, top)
+	name := strings.Repeat("d", 200)
+	for range 100 {
+		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd = next
+	}
+	unix.Close(fd)
+	fd = open(t, top)
+	defer unix.Close(fd)
+	err := NewWriter(io.Discard).Add(t.Context(), fd, ".", "top")
+	if !errors.Is(err, errdef.ErrInvalid) || !strings.Contains(err.Error(), "too deep") {
+		t.Errorf("want that it is too deep, got %v", err)
+	}
 }

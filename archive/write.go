@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"hull/errdef"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -18,10 +20,14 @@ type Writer struct {
 	Owner *Owner // of all entries, instead of their own
 	// Foreign says of open files and directories whether their content is left out; nil: of none.
 	Foreign func(fd int) bool
+	// Room is how many bytes of content there is room for where the tar goes, 0 for any number. A file that needs more,
+	// holes counted as the zeros they become, is an error before anything is written of it.
+	Room int64
 
 	tar   *tar.Writer
 	links map[inode]string
 	buf   []byte
+	taken int64 // of Room
 }
 
 type inode struct{ dev, ino uint64 }
@@ -38,6 +44,9 @@ func (w *Writer) Close() error { return w.tar.Close() }
 func (w *Writer) Add(ctx context.Context, dir int, base, name string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := CheckPath(name); err != nil {
+		return err
 	}
 	for tries := 0; ; tries++ {
 		again, err := w.add(ctx, dir, base, name)
@@ -161,6 +170,9 @@ func (w *Writer) file(ctx context.Context, fd, data int, name string, st *unix.S
 	if w.Foreign == nil || !w.Foreign(data) {
 		hdr.Size = st.Size
 	}
+	if err := w.reserve(hdr.Size, st, name); err != nil {
+		return err
+	}
 	w.attributes(hdr, fd)
 	if err := w.tar.WriteHeader(hdr); err != nil {
 		return err
@@ -168,32 +180,83 @@ func (w *Writer) file(ctx context.Context, fd, data int, name string, st *unix.S
 	return w.content(ctx, data, name, hdr.Size)
 }
 
+// reserve takes size bytes of Room for a file.
+func (w *Writer) reserve(size int64, st *unix.Stat_t, name string) error {
+	left := w.Room - w.taken
+	if w.Room > 0 && size > left {
+		holes := ""
+		if used := st.Blocks * 512; used < size/2 {
+			holes = fmt.Sprintf(" (%d of them are used, the rest are holes and become zeros)", used)
+		}
+		return errdef.Unavailable("no room for %s: it has %d bytes%s, and there is room for %d: free some, or remove the file", name, size, holes, left)
+	}
+	w.taken += size
+	return nil
+}
+
 // content copies size bytes: of a file that grows no more, and one that has shrunk is filled up with zeros, as the
-// header has been written.
+// header has been written. Holes are not read.
 func (w *Writer) content(ctx context.Context, fd int, name string, size int64) error {
 	if w.buf == nil {
 		w.buf = make([]byte, 128<<10)
 	}
 	for at := int64(0); at < size; {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err == unix.ENXIO { // a hole up to the end
+			return w.zeros(ctx, size-at)
 		}
-		p := w.buf[:min(int64(len(w.buf)), size-at)]
-		n, err := unix.Pread(fd, p, at)
+		end := size
+		if err != nil { // of a file system that knows no holes
+			data = at
+		} else if hole, err := unix.Seek(fd, data, unix.SEEK_HOLE); err == nil {
+			end = min(hole, size)
+		}
+		data = min(data, size)
+		if err := w.zeros(ctx, data-at); err != nil {
+			return err
+		}
+		if at, err = w.span(ctx, fd, name, data, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// span copies what lies between two places and returns the second. What a file has lost meanwhile is zeros.
+func (w *Writer) span(ctx context.Context, fd int, name string, at, end int64) (int64, error) {
+	for at < end {
+		if ctx.Err() != nil {
+			return at, context.Cause(ctx)
+		}
+		n, err := unix.Pread(fd, w.buf[:min(int64(len(w.buf)), end-at)], at)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+			return at, fmt.Errorf("read %s: %w", name, err)
 		}
 		if n == 0 {
-			clear(p)
-			n = len(p)
+			return end, w.zeros(ctx, end-at)
 		}
-		if _, err := w.tar.Write(p[:n]); err != nil {
-			return err
+		if _, err := w.tar.Write(w.buf[:n]); err != nil {
+			return at, err
 		}
 		at += int64(n)
+	}
+	return at, nil
+}
+
+func (w *Writer) zeros(ctx context.Context, n int64) error {
+	clear(w.buf[:min(int64(len(w.buf)), n)])
+	for n > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		m, err := w.tar.Write(w.buf[:min(int64(len(w.buf)), n)])
+		if err != nil {
+			return err
+		}
+		n -= int64(m)
 	}
 	return nil
 }

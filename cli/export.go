@@ -62,7 +62,11 @@ func writeWhole(path string, r io.Reader) (err error) {
 			os.Remove(tmp)
 		}
 	}()
-	if _, err := io.Copy(f, r); err != nil {
+	to := state.NewSparse(f)
+	if _, err = io.Copy(to, r); err == nil {
+		err = to.Close()
+	}
+	if err != nil {
 		f.Close()
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -12,6 +13,8 @@ import (
 	"hull/image"
 	"hull/monitor"
 	"hull/runtime/files"
+
+	"golang.org/x/sys/unix"
 )
 
 // CommitOptions are for Commit.
@@ -56,7 +59,11 @@ func (e *Engine) Commit(ctx context.Context, name string, o CommitOptions) (id s
 		}
 	}
 	defer hold.Close()
-	w, err := e.work(ctx, c, &files.Job{Op: files.OpLayer}, nil)
+	room, err := e.room()
+	if err != nil {
+		return "", nil, err
+	}
+	w, err := e.work(ctx, c, &files.Job{Op: files.OpLayer, Room: room}, nil)
 	if err != nil {
 		return "", nil, err
 	}
@@ -70,6 +77,15 @@ func (e *Engine) Commit(ctx context.Context, name string, o CommitOptions) (id s
 	}
 	e.containerEvent(c, "commit", "comment", o.Comment, "imageID", id, "imageRef", o.Ref)
 	return id, warnings, nil
+}
+
+// room is how many bytes are free for the store's owner.
+func (e *Engine) room() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.root, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: e.root, Err: err}
+	}
+	return max(int64(st.Bavail)*st.Bsize, 1), nil
 }
 
 // freeze keeps the processes of c from running until the result is closed, or this process ends.

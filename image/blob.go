@@ -100,7 +100,11 @@ func spool(path string, r io.Reader) (sp spooled, err error) {
 		}
 	}()
 	h := sha256.New()
-	n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(f, h)}, onlyReader{r}, make([]byte, 256<<10))
+	to := state.NewSparse(f) // a layer that is not compressed has the zeros of sparse files
+	n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(to, h)}, onlyReader{r}, make([]byte, 256<<10))
+	if err == nil {
+		err = to.Close()
+	}
 	if err != nil {
 		return spooled{}, err
 	}

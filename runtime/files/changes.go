@@ -81,6 +81,7 @@ func (s *server) layer(ctx context.Context) error {
 	defer d.close()
 	s.reply(&Reply{})
 	w := archive.NewWriter(s.out)
+	w.Room = s.job.Room
 	if err := w.Entry(d.upper, "./"); err != nil {
 		return err
 	}
@@ -256,6 +257,9 @@ func (d *differ) below(content stack, name, redirect string) (*entry, error) {
 func (d *differ) walk(ctx context.Context, name string, up int, content, image stack, same bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := archive.CheckPath(name); err != nil { // each level holds descriptors
+		return err
 	}
 	dirs := stack{}
 	if up >= 0 {

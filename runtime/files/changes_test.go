@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"hull/errdef"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -149,5 +151,31 @@ func TestChanges(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestChangesTooDeep: a tree deeper than any path is long is told so, and not by running out of descriptors.
+func TestChangesTooDeep(t *testing.T) {
+	merged, job := mounted(t, "", func(string) {})
+	fd, err := unix.Open(merged, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	name := strings.Repeat("d", 200)
+	for range 100 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, e := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(fd)
+		fd, err = next, e
+	}
+	unix.Close(fd)
+	for _, op := range []string{OpChanges, OpLayer} {
+		job.Op = op
+		err := (&server{job: job, out: bufio.NewWriter(io.Discard)}).run(t.Context())
+		if !errors.Is(err, errdef.ErrInvalid) || !strings.Contains(err.Error(), "too deep") {
+			t.Errorf("%s: want that it is too deep, got %v", op, err)
+		}
 	}
 }

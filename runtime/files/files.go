@@ -46,6 +46,8 @@ type Job struct {
 	// Lower, topmost first, and Upper are directories of the host, absolute, for OpChanges and OpLayer.
 	Lower []string `json:"lower,omitempty"`
 	Upper string   `json:"upper,omitempty"`
+	// Room is archive.Writer's, for OpLayer.
+	Room int64 `json:"room,omitempty"`
 	// SameKind, Owner and Weak are those of archive.Extraction.
 	SameKind bool           `json:"sameKind,omitempty"`
 	Owner    *archive.Owner `json:"owner,omitempty"`
