@@ -78,6 +78,12 @@ var table = [...]route{
 	{"GET", "/images/{name...}/history", (*server).imageHistory, read},
 	{"POST", "/images/{name...}/tag", (*server).tagImage, write},
 	{"DELETE", "/images/{name...}", (*server).removeImage, write},
+	{"GET", "/hull/v1/images/log", (*server).imageLog, read},
+	{"GET", "/hull/v1/images/{name...}/log", (*server).imageLog, read},
+	{"POST", "/hull/v1/images/{name...}/rollback", (*server).rollbackImage, write},
+	{"POST", "/hull/v1/images/{name...}/pin", (*server).pinImage, write},
+	{"DELETE", "/hull/v1/images/{name...}/pin", (*server).unpinImage, write},
+	{"GET", "/hull/v1/pins", (*server).listPins, read},
 
 	{"GET", "/volumes", (*server).listVolumes, read},
 	{"POST", "/volumes/create", (*server).createVolume, write},

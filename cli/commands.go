@@ -105,11 +105,16 @@ var imageCommands = [...]command{
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},
 	{name: "load", short: shortLoad, build: buildLoad},
+	{name: "log", short: "Show what a tag has named, and since when", build: buildImageLog},
 	{name: "ls", aliases: []string{"list"}, short: "List images", build: buildImages},
+	{name: "pin", short: "Keep images whatever becomes of their names", build: buildImagePin},
+	{name: "pins", short: "List pinned images", build: buildImagePins},
 	{name: "prune", short: "Remove images that no container has", build: buildImagePrune},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
+	{name: "rollback", short: "Let a tag name what it did before", build: buildImageRollback},
 	{name: "save", short: shortSave, build: buildSave},
 	{name: "tag", short: shortTag, build: buildTag},
+	{name: "unpin", short: "End the pins of images", build: buildImageUnpin},
 }
 
 var networkCommands = [...]command{

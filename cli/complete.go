@@ -47,12 +47,12 @@ var takes = [...]struct {
 	{"logs port diff export rename", containers, nothing},
 	{"commit", containers, images},
 	{"run create", images, anything},
-	{"rmi save image+inspect", images, images},
-	{"tag", images, nothing},
+	{"rmi save image+inspect pin unpin", images, images},
+	{"tag image+log rollback", images, nothing},
 	{"images", images, nothing},
 	{"inspect", objects, objects},
 	{"volume+inspect volume+rm", volumes, volumes},
-	{"ps version info doctor events container+prune image+prune volume+prune system+df system+prune config+show serve", nothing, nothing},
+	{"ps version info doctor events container+prune image+prune image+pins volume+prune system+df system+prune config+show serve", nothing, nothing},
 }
 
 // flagValues are the values of flags that have few.

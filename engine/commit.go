@@ -69,7 +69,7 @@ func (e *Engine) Commit(ctx context.Context, name string, o CommitOptions) (id s
 	}
 	defer w.Close()
 	id, err = e.images().Derive(ctx, c.Image, &releasing{w, hold}, image.DeriveOptions{
-		Ref: o.Ref, Author: o.Author, Comment: o.Comment, Run: *run,
+		Ref: o.Ref, Author: o.Author, Comment: o.Comment, Run: *run, By: "commit " + c.Name,
 		Command: strings.Join(slices.Concat(c.Config.Entrypoint, c.Config.Cmd), " "),
 	})
 	if err != nil {

@@ -109,6 +109,9 @@ func (e *Engine) imageTest(ctx context.Context, key string, values []string) (fu
 	case "dangling":
 		want := slices.Contains(values, "true") || slices.Contains(values, "1")
 		return func(i *image.Summary) bool { return (len(i.RepoTags) == 0) == want }, nil
+	case "pinned": // Hull's own
+		want := slices.Contains(values, "true") || slices.Contains(values, "1")
+		return func(i *image.Summary) bool { return i.Pinned == want }, nil
 	case "reference":
 		for _, v := range values {
 			if _, err := path.Match(v, ""); err != nil {
@@ -205,7 +208,7 @@ func (e *Engine) TagImage(ctx context.Context, source, target string) error {
 	if err := e.ready(); err != nil {
 		return err
 	}
-	if err := e.images().Tag(ctx, source, target, "tag"); err != nil {
+	if err := e.images().Tag(ctx, source, target, "tag "+source); err != nil {
 		return e.storeError(err)
 	}
 	if img, err := e.images().Resolve(ctx, target); err == nil {

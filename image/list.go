@@ -20,6 +20,7 @@ type Summary struct {
 	Created     time.Time
 	Size        int64
 	Labels      map[string]string
+	Pinned      bool
 }
 
 // List returns all images, newest first. What a killed process left is swept on the way.
@@ -32,9 +33,10 @@ func (s *Store) List(ctx context.Context) ([]Summary, error) {
 func (s *Store) summaries() []Summary {
 	records := s.records()
 	names := s.namedOf(records)
+	pins := s.pinned()
 	list := make([]Summary, 0, len(records))
 	for id, rec := range records {
-		sum := Summary{ID: id, Created: rec.Created, Size: rec.Size, Labels: rec.Labels}
+		sum := Summary{ID: id, Created: rec.Created, Size: rec.Size, Labels: rec.Labels, Pinned: pins[id]}
 		for _, n := range names[id] {
 			if n.ref.Tag != "" {
 				sum.RepoTags = append(sum.RepoTags, n.ref.Familiar())

@@ -91,7 +91,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 func (s *Store) plans(o *PruneOptions) ([]*removal, error) {
 	var out []*removal
 	for _, i := range slices.Backward(s.summaries()) {
-		if !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 {
+		if i.Pinned || !o.Wanted(&i) || len(o.InUse(i.ID)) > 0 {
 			continue
 		}
 		rm := &removal{s: s, opts: RemoveOptions{Force: true, InUse: o.InUse, By: orDefault(o.By, "image prune")}}

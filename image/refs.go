@@ -245,6 +245,15 @@ func parseLogLine(line string) (e LogEntry, ok bool) {
 
 // pick returns the digest that the log's reference had at the place sel.
 func pick(log []LogEntry, sel ref.Selector, now time.Time) (ref.Digest, error) {
+	i, err := pickEntry(log, sel, now)
+	if err != nil {
+		return "", err
+	}
+	return ref.Digest(log[i].New), nil
+}
+
+// pickEntry returns the index of the entry that made the log's reference what it was at the place sel.
+func pickEntry(log []LogEntry, sel ref.Selector, now time.Time) (int, error) {
 	i := len(log) - 1 - sel.N
 	if t, ok := sel.At(now); ok {
 		i = len(log) - 1
@@ -253,12 +262,12 @@ func pick(log []LogEntry, sel ref.Selector, now time.Time) (ref.Digest, error) {
 		}
 	}
 	if i < 0 {
-		return "", errdef.NotFound("its log does not go back that far")
+		return 0, errdef.NotFound("its log does not go back that far")
 	}
 	if log[i].New == "" {
-		return "", errdef.NotFound("it was removed then")
+		return 0, errdef.NotFound("it was removed then")
 	}
-	return ref.Digest(log[i].New), nil
+	return i, nil
 }
 
 // refs yields all references. A file that is none, or was removed meanwhile, is passed over.

@@ -190,8 +190,7 @@ func (rm *removal) byRef(r ref.Ref) error {
 	if len(names) > 0 || len(users) > 0 && (!rm.opts.Force || running(users) != nil) {
 		return nil // untagged is what was asked; the image stays, without a name, for its containers
 	}
-	rm.remove(id)
-	return nil
+	return rm.remove(id)
 }
 
 // byID plans to remove an image with all its references, if they are in one repository.
@@ -211,17 +210,22 @@ func (rm *removal) byID(id string) error {
 		return refuse("must be forced", "image is being used by stopped container "+short(users[0].ID))
 	}
 	rm.untag = append(rm.untag, names...)
-	rm.remove(id)
-	return nil
+	return rm.remove(id)
 }
 
-func (rm *removal) remove(id string) {
+func (rm *removal) remove(id string) error {
+	if !rm.opts.Force {
+		if err := rm.s.refusePinned(id); err != nil {
+			return err
+		}
+	}
 	rm.id, rm.chain = id, nil
 	if img, err := rm.s.open(found{id: id}); err == nil {
 		for _, l := range img.Layers {
 			rm.chain = append(rm.chain, l.ChainID)
 		}
 	}
+	return nil
 }
 
 // planned is the plan in the words of what will have been done.
@@ -247,6 +251,9 @@ func (rm *removal) apply() error {
 	if rm.id == "" {
 		rm.gone = rm.damaged
 		return nil
+	}
+	if err := rm.s.unpin(rm.id); err != nil {
+		return err
 	}
 	// It is taken out of the list: from here on its blobs and layers are garbage.
 	err := os.Remove(rm.s.recordPath(rm.id))

@@ -158,10 +158,10 @@ func (s *Store) sweepBlobs(m *marks, discard func(string) error) error {
 	return nil
 }
 
-// tidy removes temporary files that killed writers left beside records and references. All writers of those hold
+// tidy removes temporary files that killed writers left beside records, pins and references. All writers of those hold
 // the lock that the caller has.
 func (s *Store) tidy() {
-	for _, dir := range []string{s.imagesDir(), filepath.Join(s.root, "refs")} {
+	for _, dir := range []string{s.imagesDir(), s.pinsDir(), filepath.Join(s.root, "refs")} {
 		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() && strings.HasPrefix(d.Name(), state.TempPrefix) {
 				os.Remove(path)
@@ -201,6 +201,9 @@ func (m *marks) all(kept func() (map[string]bool, error)) error {
 		}
 	}
 	if err := m.saved(); err != nil {
+		return err
+	}
+	if err := m.pins(); err != nil {
 		return err
 	}
 	if kept == nil {

@@ -19,6 +19,7 @@ func TestEveryCallOfImages(t *testing.T) {
 		{name: "import", args: []string{"import", "--change", "CMD true", rootfs, "target"}},
 		{name: "tag", args: []string{"tag", "layered:3", "target"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "rmi", args: []string{"rmi", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
+		{name: "pin", args: []string{"image", "pin", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			h := rig.Engine(t)
@@ -45,7 +46,7 @@ func TestEveryCallOfImages(t *testing.T) {
 				t.Fatalf("only %d calls were counted: the driver does not see this command", total)
 			}
 			t.Logf("%d calls", total)
-			stride := max(1, total*3/points()) // the four verbs together take as long as one of a container
+			stride := max(1, total*3/points()) // the five verbs together take as long as one of a container
 			for _, f := range disturbances {
 				for at := 1 + int(f.Errno)%stride; at <= total; at += stride {
 					f.At = at
@@ -84,4 +85,65 @@ func imagesWhole(t *testing.T, h *rig.Hull, v verb) string {
 		}
 	}
 	return strings.Join(h.Difference(), "\n")
+}
+
+// TestEveryCallOfRollback kills or fails a rollback. After each the tag names the one version or the other, its log agrees,
+// and the same command works.
+func TestEveryCallOfRollback(t *testing.T) {
+	rig.Root(t)
+	h := rig.Engine(t)
+	layered := rig.Layered(t)
+	h.Must(t, "load", "-q", "-i", layered.OCI(t))
+	h.Must(t, "rmi", "layered:3")
+	h.Mark(t)
+	h.Must(t, "load", "-q", "-i", layered.OCI(t))
+	h.Must(t, "import", layered.Rootfs(t), "other")
+	h.Must(t, "tag", "layered:3", "app")
+	h.Must(t, "tag", "other", "app")
+	id := func(name string) string { return h.Must(t, "image", "inspect", "-f", "{{.Id}}", name) }
+	old, young := id("layered:3"), id("other")
+	d := New(t, h)
+	rollback := []string{"image", "rollback", "app", old[:len("sha256:")+12]}
+	check := func(what any, code int) {
+		t.Helper()
+		at := id("app")
+		log := strings.Fields(h.Must(t, "image", "log", "--format", "{{.ID}}", "--no-trunc", "app"))
+		switch {
+		case at != old && at != young:
+			t.Errorf("%v: app is %s", what, at)
+		case code == 0 && at != old:
+			t.Errorf("%v: it returned 0 and did nothing", what)
+		case log[0] != at:
+			t.Errorf("%v: app is %s, its log says %s", what, at, log[0])
+		case len(log) > 1 && log[1] == log[0]:
+			t.Errorf("%v: the log has a change that was none: %v", what, log)
+		}
+		if r := h.Run(t, rollback...); r.Code != 0 {
+			t.Errorf("%v: and then: %+v", what, r)
+		}
+		if id("app") != old {
+			t.Errorf("%v: the next rollback did nothing", what)
+		}
+		h.Must(t, "tag", "other", "app")
+	}
+	r, calls, _ := d.Run(t, nil, rollback...)
+	if r.Code != 0 || len(calls) < 10 {
+		t.Fatalf("undisturbed: %d calls, %+v", len(calls), r)
+	}
+	check("undisturbed", 0)
+	stride := max(1, len(calls)*3/points())
+	for _, f := range disturbances {
+		for at := 1 + int(f.Errno)%stride; at <= len(calls); at += stride {
+			f.At = at
+			r, _, hit := d.Run(t, &f, rollback...)
+			if hit == nil && f.Do == Fail {
+				break
+			}
+			check(fmt.Sprintf("%v: %v", f, hit), r.Code)
+		}
+	}
+	h.Must(t, "rmi", "app", "other", "layered:3") // sweeps what the killed ones left
+	if diff := h.Difference(); len(diff) > 0 {
+		t.Errorf("left behind: %v", diff)
+	}
 }
