@@ -49,7 +49,6 @@ func (e *Engine) CopyTo(ctx context.Context, name, path string, in io.Reader, o 
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
 	w, err := e.workOn(ctx, name, path, &files.Job{Op: files.OpWrite, SameKind: o.SameKind}, plain)
 	if err != nil {
 		return err
@@ -58,8 +57,14 @@ func (e *Engine) CopyTo(ctx context.Context, name, path string, in io.Reader, o 
 	return w.Close()
 }
 
-// workOn is work for the path of a container.
-func (e *Engine) workOn(ctx context.Context, name, path string, job *files.Job, in io.Reader) (*worker, error) {
+// workOn is work for the path of a container. It closes in, as work does.
+func (e *Engine) workOn(ctx context.Context, name, path string, job *files.Job, in io.ReadCloser) (_ *worker, err error) {
+	begun := false
+	defer func() {
+		if in != nil && !begun {
+			in.Close()
+		}
+	}()
 	if path == "" {
 		return nil, errdef.Invalid("bad parameter: the path of the file in the container is missing")
 	}
@@ -70,7 +75,7 @@ func (e *Engine) workOn(ctx context.Context, name, path string, job *files.Job, 
 	if err != nil {
 		return nil, err
 	}
-	job.Path = path
+	job.Path, begun = path, true
 	w, err := e.work(ctx, c, job, in)
 	switch {
 	case errors.Is(err, errdef.ErrNotFound):

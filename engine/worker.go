@@ -37,14 +37,18 @@ type worker struct {
 	said  []byte        // the last words of the process, once done is closed
 	stop  func() bool   // ends the watch on the caller's context
 	ctx   context.Context
+	fed   bool // the stdin is in the hands of who closes it
 }
 
 // work starts a worker for the container, running or not, and returns once it has replied; its refusal is the error.
-// in is its stdin, nil for none: a read of it under way may outlast the worker.
-func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.Reader) (_ *worker, err error) {
+// in is its stdin, nil for none: a read of it under way may outlast the worker, so it is closed here, after the last one.
+func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.ReadCloser) (_ *worker, err error) {
 	w := &worker{of: c, ctx: ctx, done: make(chan struct{})}
 	working := false
 	defer func() {
+		if in != nil && !w.fed {
+			in.Close()
+		}
 		if !working && w.held != nil { // also after a panic: a server goes on, and must not keep the lock
 			w.held.Unlock()
 		}
@@ -234,7 +238,7 @@ func (e *Engine) rootOf(c *Container, o *monitor.Overlay, weak bool) (*files.Roo
 }
 
 // launchWorker forks p, which becomes hull-runtime files.
-func (e *Engine) launchWorker(p *kernel.Program, w *worker, job *files.Job, in io.Reader) error {
+func (e *Engine) launchWorker(p *kernel.Program, w *worker, job *files.Job, in io.ReadCloser) error {
 	binary, err := e.runtime()
 	if err != nil {
 		return err
@@ -283,9 +287,11 @@ func (e *Engine) launchWorker(p *kernel.Program, w *worker, job *files.Job, in i
 		}
 		w.exit = err
 	}()
+	w.fed = true
 	go func() { // ends with in, or when nobody reads any more
 		defer stdin.Close()
 		if in != nil {
+			defer in.Close()
 			_, _ = io.Copy(stdin, in)
 		}
 	}()
