@@ -21,6 +21,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"hull/engine"
 	"hull/errdef"
@@ -39,6 +40,8 @@ type Options struct {
 	Log *slog.Logger // nil: bugs are logged nowhere
 	// Closing ends, when it is done, the streams that would not end by themselves; nil never does.
 	Closing context.Context
+	// Stall is how long a client that gets a tar may take nothing of it; 0 is five minutes.
+	Stall time.Duration
 }
 
 // New returns the handler of e. It is safe for concurrent use.
@@ -49,13 +52,17 @@ func New(e *engine.Engine, o Options) http.Handler {
 	if o.Closing == nil {
 		o.Closing = context.Background()
 	}
-	return &server{engine: e, log: o.Log, closing: o.Closing, agent: "Hull/" + e.Version().Version + " (linux)"}
+	if o.Stall == 0 {
+		o.Stall = 5 * time.Minute
+	}
+	return &server{engine: e, log: o.Log, closing: o.Closing, stall: o.Stall, agent: "Hull/" + e.Version().Version + " (linux)"}
 }
 
 type server struct {
 	engine  *engine.Engine
 	log     *slog.Logger
 	closing context.Context
+	stall   time.Duration
 	agent   string
 }
 
@@ -76,10 +83,11 @@ type request struct {
 	minor int    // of the API version asked for: 1.minor
 	name  string // the {name} of the pattern
 	form  url.Values
+	stall time.Duration // see Options
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q := &request{Request: r, w: w, form: r.URL.Query()}
+	q := &request{Request: r, w: w, form: r.URL.Query(), stall: s.stall}
 	defer s.rescue(q)
 	h := w.Header()
 	h.Set("Api-Version", Version)

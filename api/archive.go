@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 
 	"hull/engine"
 
@@ -90,8 +91,24 @@ func (q *request) tar(r io.Reader) error {
 func (q *request) tarFrom(write func(io.Writer) (int64, error)) error {
 	q.w.Header().Set("Content-Type", "application/x-tar")
 	q.w.WriteHeader(http.StatusOK)
-	if _, err := write(q.w); err != nil {
+	w := &hurried{w: q.w, within: q.stall, deadline: http.NewResponseController(q.w).SetWriteDeadline}
+	if _, err := write(w); err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return w.deadline(time.Time{}) // the connection has more requests
+}
+
+// hurried fails when a single write takes too long: behind a tar there is a container that cannot be started, or images
+// that cannot be removed, for as long as the client takes.
+type hurried struct {
+	w        io.Writer
+	within   time.Duration
+	deadline func(time.Time) error
+}
+
+func (h *hurried) Write(p []byte) (int, error) {
+	if err := h.deadline(time.Now().Add(h.within)); err != nil {
+		return 0, err
+	}
+	return h.w.Write(p)
 }
