@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"hull/test/rig"
 
@@ -93,11 +94,19 @@ func walk(t *testing.T, h *rig.Hull, commands []command, env ...string) {
 	h.Mark(t)
 	dir := t.TempDir()
 	for _, c := range commands {
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 2>&1; "+c.text)
-		cmd.Dir = dir
-		cmd.Env = append(slices.Clone(h.Env), "PATH="+filepath.Dir(h.Program)+":/usr/sbin:/usr/bin:/sbin:/bin", "PWD="+dir)
-		cmd.Env = append(cmd.Env, env...)
-		got := rig.Do(t, cmd)
+		try := func() rig.Result {
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", "exec 2>&1; "+c.text)
+			cmd.Dir = dir
+			cmd.Env = append(slices.Clone(h.Env), "PATH="+filepath.Dir(h.Program)+":/usr/sbin:/usr/bin:/sbin:/bin", "PWD="+dir)
+			cmd.Env = append(cmd.Env, env...)
+			return rig.Do(t, cmd)
+		}
+		got := try()
+		// A server started by the line before may not listen yet: fingers are slower than that, this test is not.
+		for end := time.Now().Add(rig.Patience(5 * time.Second)); got.Code != c.code && strings.Contains(got.Stdout, "Connection refused") && time.Now().Before(end); {
+			time.Sleep(20 * time.Millisecond)
+			got = try()
+		}
 		if got.Code != c.code {
 			t.Fatalf("line %s: %s: want exit status %d, got %d\n%s", c.line, c.text, c.code, got.Code, got.Stdout)
 		}

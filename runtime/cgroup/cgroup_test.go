@@ -217,8 +217,7 @@ func TestFreezeStopsAndThawGoesOn(t *testing.T) {
 			}
 			grows := func() bool {
 				before := size()
-				for range 100 {
-					time.Sleep(10 * time.Millisecond)
+				for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 					if size() > before {
 						return true
 					}
