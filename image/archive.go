@@ -33,7 +33,7 @@ const (
 const maxArchiveEntries = 100_000
 
 // readArchive reads r to its end, since what the files mean may come last, and spools them.
-func readArchive(ctx context.Context, in *incoming, r io.Reader) (*archive, error) {
+func readArchive(ctx context.Context, e *early, r io.Reader, progress func(Progress)) (*archive, error) {
 	a := &archive{meta: map[string][]byte{}, files: map[string]spooled{}, links: map[string]string{}}
 	left := int64(layer.DefaultBytes)
 	tr := tar.NewReader(&cancelled{ctx, r})
@@ -54,7 +54,7 @@ func readArchive(ctx context.Context, in *incoming, r io.Reader) (*archive, erro
 		if left -= hdr.Size; left < 0 || hdr.Size < 0 {
 			return nil, errdef.Invalid("the archive has more than %d bytes", int64(layer.DefaultBytes))
 		}
-		if err := a.entry(in, tr, hdr); err != nil {
+		if err := a.entry(e, tr, hdr, progress); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -63,7 +63,7 @@ func readArchive(ctx context.Context, in *incoming, r io.Reader) (*archive, erro
 	}
 }
 
-func (a *archive) entry(in *incoming, tr *tar.Reader, hdr *tar.Header) error {
+func (a *archive) entry(e *early, tr *tar.Reader, hdr *tar.Header, progress func(Progress)) error {
 	name := path.Clean(hdr.Name)
 	switch hdr.Typeflag {
 	case tar.TypeReg:
@@ -94,16 +94,20 @@ func (a *archive) entry(in *incoming, tr *tar.Reader, hdr *tar.Header) error {
 	case path.Base(name) == "VERSION" || path.Base(name) == "json" || name == "repositories":
 		return nil // of Docker before 1.10; the tar reader skips it
 	}
-	sp, err := spool(in.tempBlob(), tr)
+	// docker-archives name layers as they like; in a layout the name is the digest.
+	d, _ := blobName(name)
+	id := d
+	if id == "" {
+		id = ref.Digest(sumOf([]byte(name)))
+	}
+	sp, err := e.file(tr, hdr.Size, d, id.Short(), progress)
 	if err != nil {
 		return fmt.Errorf("read %q from archive: %w", name, err)
 	}
-	// docker-archives name layers as they like; in a layout the name is the digest.
-	if d, ok := blobName(name); ok && d.Algorithm() == "sha256" && d != sp.digest {
+	if d.Algorithm() == "sha256" && d != sp.digest {
 		return errdef.Invalid("blob %s of the archive has the digest %s", d, sp.digest)
 	}
 	a.files[name] = sp
-	in.add(sp)
 	return nil
 }
 
@@ -162,8 +166,11 @@ func (a *archive) layout(in *incoming, want platforms) ([]ready, error) {
 			}
 		}
 		if r, ok := refOf(d); ok && len(at[d.Digest]) > 0 {
-			first := &images[at[d.Digest][0]]
-			first.refs = append(first.refs, r)
+			for _, n := range at[d.Digest] {
+				if !images[n].aside {
+					images[n].refs = append(images[n].refs, r)
+				}
+			}
 		}
 	}
 	return images, nil
@@ -204,6 +211,11 @@ func (a *archive) target(in *incoming, d *descriptor, want platforms) ([]ready, 
 		}
 		img.target = d.Digest
 		images = append(images, img)
+	}
+	mine, _ := parsePlatform("")
+	main := slices.Index(chosen, here.choose(mine))
+	for i := range images {
+		images[i].aside = i != max(0, main)
 	}
 	return images, nil
 }

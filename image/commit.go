@@ -171,7 +171,7 @@ func (s *Store) readLayer(chain string) (layerRecord, error) {
 }
 
 // unpack brings all layers of an image into the store, each verified against the manifest and the configuration.
-func (in *incoming) unpack(ctx context.Context, img ready, progress func(Progress)) error {
+func (in *incoming) unpack(ctx context.Context, img ready, e *early, progress func(Progress)) error {
 	m, c := img.m, img.c
 	if len(m.Layers) != len(c.RootFS.DiffIDs) {
 		return errdef.Invalid("the image has %d layers but %d diff ids", len(m.Layers), len(c.RootFS.DiffIDs))
@@ -186,7 +186,7 @@ func (in *incoming) unpack(ctx context.Context, img ready, progress func(Progres
 		done[i] = make(chan struct{})
 	}
 	// The layers below are started before those above: one that waits for them cannot keep them from a slot.
-	slots := make(chan struct{}, 2)
+	slots := make(chan struct{}, unpackers)
 	var wg sync.WaitGroup
 	for i := range chain {
 		select {
@@ -214,7 +214,7 @@ func (in *incoming) unpack(ctx context.Context, img ready, progress func(Progres
 				close(done[i])
 				return
 			}
-			if err := in.unpackLayer(ctx, i, m.Layers[i], c.RootFS.DiffIDs[i], chain, lower, progress); err != nil {
+			if err := in.unpackLayer(ctx, i, m.Layers[i], c.RootFS.DiffIDs[i], chain, lower, e, progress); err != nil {
 				cancel(fmt.Errorf("layer %d: %w", i, err))
 				return
 			}
@@ -241,10 +241,21 @@ func (in *incoming) hasLayer(chain string) bool {
 	return ok || unix.Access(in.s.layerFS(chain), unix.F_OK) == nil
 }
 
-func (in *incoming) unpackLayer(ctx context.Context, i int, d descriptor, diffID string, chain []string, lower func() ([]string, error), progress func(Progress)) error {
+func (in *incoming) unpackLayer(ctx context.Context, i int, d descriptor, diffID string, chain []string, lower func() ([]string, error), e *early, progress func(Progress)) error {
 	path, ok := in.path(d.Digest)
 	if !ok {
 		return errdef.Invalid("the archive lacks the blob %s", d.Digest)
+	}
+	parent := ""
+	if i > 0 {
+		parent = chain[i-1]
+	}
+	if dir, res, ok := e.take(ctx, d.Digest, diffID); ok {
+		if in.hasLayer(chain[i]) {
+			return nil // it is verified, and goes with all that is left of us
+		}
+		res.DiffID = diffID
+		return in.addLayer(dir, chain[i], parent, res)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -273,10 +284,6 @@ func (in *incoming) unpackLayer(ctx context.Context, i int, d descriptor, diffID
 	}
 	if res.DiffID != diffID {
 		return errdef.Invalid("the uncompressed content has the digest %s, the configuration says %s", res.DiffID, diffID)
-	}
-	parent := ""
-	if i > 0 {
-		parent = chain[i-1]
 	}
 	return in.addLayer(dir, chain[i], parent, res)
 }

@@ -101,12 +101,7 @@ func (g *ingest) unlock() {
 func (g *ingest) fetch(ctx context.Context, o Origin, path string, report func(int64)) (err error) {
 	defer func() {
 		g.unlock()
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.err = err; err == nil {
-			g.err = io.EOF
-		}
-		g.more.Broadcast()
+		g.end(err)
 	}()
 	h := newHash(g.d.Digest)
 	buf := make([]byte, 256<<10)
@@ -199,6 +194,16 @@ func (g *ingest) arrived(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.have += n
+	g.more.Broadcast()
+}
+
+// end tells followers that no more comes: all is here if err is nil.
+func (g *ingest) end(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err = err; err == nil {
+		g.err = io.EOF
+	}
 	g.more.Broadcast()
 }
 

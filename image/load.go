@@ -50,7 +50,10 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 		return nil, err
 	}
 	defer tar.Close()
-	a, err := readArchive(ctx, in, tar)
+	e := in.newEarly(ctx)
+	defer e.close()
+	progress := oneAtATime(opts.Progress)
+	a, err := readArchive(ctx, e, tar, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +61,8 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 	if err != nil {
 		return nil, err
 	}
-	progress := oneAtATime(opts.Progress)
 	for _, img := range images {
-		if err := in.unpack(ctx, img, progress); err != nil {
+		if err := in.unpack(ctx, img, e, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -68,6 +70,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 		return nil, err
 	}
 	for _, img := range images {
+		if img.aside {
+			continue
+		}
 		id := string(img.m.Config.Digest)
 		for _, r := range img.refs {
 			loaded = append(loaded, Loaded{ID: id, Ref: r.Familiar()})

@@ -54,6 +54,8 @@ type Options struct {
 	// Lower returns the unpacked directories of the layers below. It is called only for a layer whose very root
 	// is opaque; nil means there are none.
 	Lower func() ([]string, error)
+	// NoDigest leaves Result.DiffID empty: the caller computes the digest of the stream.
+	NoDigest bool
 }
 
 // Result is what Unpack found.
@@ -78,6 +80,9 @@ func Unpack(ctx context.Context, dir string, r io.Reader, opts Options) (Result,
 	}
 	defer unix.Close(root)
 	in := &counter{r: r, hash: sha256.New(), left: opts.Limits.Bytes}
+	if opts.NoDigest {
+		in.hash = nil
+	}
 	ahead := newAhead(in)
 	defer ahead.Close()
 	u := &unpacker{
@@ -104,7 +109,9 @@ func Unpack(ctx context.Context, dir string, r io.Reader, opts Options) (Result,
 	if err := u.finish(); err != nil {
 		return Result{}, err
 	}
-	u.res.DiffID = fmt.Sprintf("sha256:%x", in.hash.Sum(nil))
+	if in.hash != nil {
+		u.res.DiffID = fmt.Sprintf("sha256:%x", in.hash.Sum(nil))
+	}
 	return u.res, nil
 }
 
@@ -708,7 +715,9 @@ type counter struct {
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.hash.Write(p[:n])
+	if c.hash != nil {
+		c.hash.Write(p[:n])
+	}
 	if c.left -= int64(n); c.left < 0 {
 		return n, errdef.Invalid("the layer is too large when uncompressed")
 	}
