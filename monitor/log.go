@@ -34,7 +34,8 @@ const (
 //
 // It is not safe for concurrent use.
 type logger struct {
-	dir     *os.File // LogDir
+	path    string   // LogDir
+	dir     *os.File // path; nil until the first line
 	maxSize int64    // of one file; negative: without bound
 	maxFile int
 	f       *os.File
@@ -48,12 +49,13 @@ type logger struct {
 	why     error
 }
 
-// openLog opens the log in dir (made when missing) for appending. It returns nil for the driver "none".
+// openLog prepares the log in dir for appending. It returns nil for the driver "none". Files, and dir when it is missing,
+// are made for the first line: a container that says nothing costs none.
 func openLog(dir string, cfg LogConfig) (*logger, error) {
 	if cfg.Driver == LogNone {
 		return nil, nil
 	}
-	l := &logger{maxSize: cfg.MaxSize, maxFile: cfg.MaxFile}
+	l := &logger{path: dir, maxSize: cfg.MaxSize, maxFile: cfg.MaxFile}
 	if cfg.Segmented() {
 		l.seg = &segments{compress: cfg.Compress}
 	}
@@ -67,22 +69,20 @@ func openLog(dir string, cfg LogConfig) (*logger, error) {
 	if l.maxFile <= 0 {
 		l.maxFile = logMaxFile
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	d, err := openDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	l.dir = d
-	if err := l.open(); err != nil {
-		d.Close()
-		return nil, err
-	}
 	return l, nil
 }
 
 func (l *logger) open() error {
+	if l.dir == nil {
+		if err := os.Mkdir(l.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		d, err := openDir(l.path)
+		if err != nil {
+			return err
+		}
+		l.dir = d
+	}
 	name := LogFile
 	if l.seg != nil {
 		var err error
@@ -115,7 +115,9 @@ func (l *logger) close() {
 	if l.seg != nil {
 		l.seg.wait()
 	}
-	l.dir.Close()
+	if l.dir != nil {
+		l.dir.Close()
+	}
 }
 
 // write takes the whole lines at the front of p, output of the named stream, and returns how many bytes it took.

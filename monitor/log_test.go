@@ -3,7 +3,9 @@ package monitor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -224,6 +226,44 @@ func TestFollowEndsWithContext(t *testing.T) {
 	}
 	if len(got) != 1 || last != context.DeadlineExceeded {
 		t.Errorf("got %q, %v", got, last)
+	}
+}
+
+// TestSilentLog: a log that gets no line makes no file, and who follows from before the first line misses none.
+func TestSilentLog(t *testing.T) {
+	l, dir := openTestLog(t, LogConfig{})
+	if got := collect(t, dir, all); got != nil {
+		t.Errorf("lines without a log: %q", got)
+	}
+	lines := make(chan string, 2)
+	o := all
+	o.Follow, o.Tail = true, 0
+	asked := make(chan struct{})
+	var once sync.Once
+	o.Running = func() bool {
+		once.Do(func() { close(asked) })
+		return len(lines) == 0
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var following sync.WaitGroup
+	following.Go(func() {
+		for e, err := range ReadLogs(ctx, dir, o) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			lines <- e.Line
+		}
+	})
+	<-asked
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a log without a line: %v", err)
+	}
+	feed(l, "first\n", 100)
+	following.Wait()
+	if len(lines) != 1 || <-lines != "first\n" {
+		t.Error("the first line was missed")
 	}
 }
 

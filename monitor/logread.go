@@ -54,11 +54,8 @@ func ReadLogs(ctx context.Context, dir string, o LogOptions) iter.Seq2[Entry, er
 }
 
 func readLogs(ctx context.Context, dir string, o *LogOptions, yield func(Entry, error) bool) error {
-	d, err := openDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	d, err := o.open(ctx, dir)
+	if d == nil || err != nil {
 		return err
 	}
 	var r rows = &logReader{dir: d}
@@ -95,6 +92,26 @@ func readLogs(ctx context.Context, dir string, o *LogOptions, yield func(Entry, 
 			return err
 		}
 		wait = min(2*wait, followMax)
+	}
+}
+
+// open opens the directory of a log, which is not there before the first line. Who follows waits for it; nil says that
+// there are no lines.
+func (o *LogOptions) open(ctx context.Context, dir string) (*os.File, error) {
+	for wait := followMin; ; wait = min(2*wait, followMax) {
+		// Asked before the look: what was written before the end is still read.
+		last := !o.Follow || o.Running != nil && !o.Running() || !o.Until.IsZero() && time.Now().After(o.Until)
+		d, err := openDir(dir)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return d, err
+		}
+		if last {
+			return nil, nil
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+		o.Tail = -1 // all lines there will be are news
 	}
 }
 
