@@ -474,7 +474,7 @@ func TestForsaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s != nil {
-			if err := monitor.WriteState(e.dir(r.ID), s, false); err != nil {
+			if err := monitor.WriteState(e.dir(r.ID), s, state.Write); err != nil {
 				t.Fatal(err)
 			}
 		}

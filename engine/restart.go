@@ -270,7 +270,7 @@ func (e *Engine) notLaunched(c *Container, s *monitor.State, r *restarts, why er
 	s.FinishedAt = time.Now().UTC()
 	r.judge(&c.Host, s, s.FinishedAt)
 	r.Failed = true
-	return errors.Join(monitor.WriteState(e.dir(c.ID), s, true), e.writeRestarts(c.ID, r, false), e.keep(c.ID))
+	return errors.Join(monitor.WriteState(e.dir(c.ID), s, state.WriteDurable), e.writeRestarts(c.ID, r, false), e.keep(c.ID))
 }
 
 // exitNotStarted is the exit code, Docker's, of a container that could not be started for a reason of the engine's.

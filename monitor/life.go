@@ -263,7 +263,7 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 		Ends: s.state.Ends, Warnings: append(s.state.Warnings, c.Warnings...), Ports: s.ports.Ports(),
 		Network: s.cfg.Network,
 	}
-	if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {
+	if err := WriteState(s.cfg.StateDir, &st, s.cfg.write()); err != nil {
 		return nil, err
 	}
 	s.out.log = log
@@ -331,7 +331,7 @@ func (s *server) live(b *box) {
 	s.execs.wait(ctx)
 	s.in.shut()
 	s.out.end(func() {
-		if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil && exists(s.cfg.StateDir) {
+		if err := WriteState(s.cfg.StateDir, &st, s.cfg.write()); err != nil && exists(s.cfg.StateDir) {
 			fmt.Fprintf(os.Stderr, "hull-runtime monitor: write the exit state: %v\n", err)
 		}
 		// After the state is on disk: who hears of the end finds it there. Had the monitor been killed in between, the
@@ -352,6 +352,14 @@ func (s *server) setPhase(p phase) {
 	s.phase = p
 }
 
+// write is how the state of the container is written.
+func (c *Config) write() func(path string, data []byte) error {
+	if c.Volatile {
+		return state.WriteVolatile
+	}
+	return state.WriteDurable
+}
+
 // startFailed records that the container could not be started, with Docker's exit code for the reason.
 func (s *server) startFailed(why error) {
 	st := *s.current()
@@ -359,7 +367,7 @@ func (s *server) startFailed(why error) {
 	st.Ran, st.Ends, st.OOMKilled, st.Unhealthy = 0, st.Ends+1, false, false
 	s.out.end(func() {
 		if s.cfg.StateDir != "" {
-			if err := WriteState(s.cfg.StateDir, &st, !s.cfg.Volatile); err != nil {
+			if err := WriteState(s.cfg.StateDir, &st, s.cfg.write()); err != nil {
 				fmt.Fprintf(os.Stderr, "hull-runtime monitor: write the state of a failed start: %v\n", err)
 			}
 		}

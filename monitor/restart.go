@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/state"
 )
 
 // bide has the container started after d, unless it is cancelled before: the back-off of a restart policy. It holds the
@@ -46,7 +47,7 @@ func (s *server) claim() (*State, error) {
 		return nil, err
 	}
 	if st.Ports = s.ports.Ports(); len(st.Ports) > 0 {
-		err = WriteState(cfg.StateDir, st, false)
+		err = WriteState(cfg.StateDir, st, state.Write)
 	}
 	return st, err
 }

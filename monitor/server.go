@@ -355,6 +355,9 @@ func receive(f *os.File, br *bufio.Reader) *Request {
 }
 
 func answer(f *os.File, r *Response) error {
+	if r.State != nil {
+		r.State = r.State.inUTC()
+	}
 	f.SetWriteDeadline(time.Now().Add(answerTimeout))
 	defer f.SetWriteDeadline(time.Time{})
 	return writeLine(f, r)

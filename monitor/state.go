@@ -36,19 +36,22 @@ func ReadState(stateDir string) (*State, error) {
 	return st, nil
 }
 
-// WriteState replaces the state in stateDir: readers see the old or the new one, never half. With durable set it
-// survives a power cut from the moment WriteState returns. On a full disk an existing state is overwritten in its
-// own block, which is not atomic but does not lose the exit code.
-func WriteState(stateDir string, st *State, durable bool) error {
-	b, err := plainjson.Marshal(st)
+// inUTC is st for others to read: with local times each start of a container would read the time zone.
+func (st *State) inUTC() *State {
+	utc := *st
+	utc.StartedAt, utc.FinishedAt = st.StartedAt.UTC(), st.FinishedAt.UTC()
+	return &utc
+}
+
+// WriteState replaces the state in stateDir: readers see the old or the new one, never half. What a power cut leaves of it
+// is up to write, one of package state's. On a full disk an existing state is overwritten in its own block, which is not
+// atomic but does not lose the exit code.
+func WriteState(stateDir string, st *State, write func(path string, data []byte) error) error {
+	b, err := plainjson.Marshal(st.inUTC())
 	if err != nil {
 		return err
 	}
 	name := filepath.Join(stateDir, StateFile)
-	write := state.Write
-	if durable {
-		write = state.WriteDurable
-	}
 	err = write(name, b)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return overwrite(name, b)

@@ -39,13 +39,27 @@ func TempName() string {
 
 // Write replaces the file path by one with the content data, mode 0600. Readers see old or new, never half;
 // after a power cut the file may be old, new or empty.
-func Write(path string, data []byte) error { return write(path, data, false) }
+func Write(path string, data []byte) error { return write(path, data, whole) }
 
 // WriteDurable is Write that survives a power cut once it has returned.
-func WriteDurable(path string, data []byte) error { return write(path, data, true) }
+func WriteDurable(path string, data []byte) error { return write(path, data, durable) }
+
+// WriteVolatile is Write for what nobody needs after a power cut and is likely to be replaced or removed soon. It spares
+// the disk: a rename over an existing file makes ext4 write the new one at once (auto_da_alloc), for the sake of programs
+// that forgot to sync.
+func WriteVolatile(path string, data []byte) error { return write(path, data, volatile) }
+
+// care is how much becomes of a write in a power cut.
+type care int
+
+const (
+	volatile care = iota
+	whole
+	durable
+)
 
 // write makes raw calls: it is on the way to every container, and an os.File asks the poller first.
-func write(path string, data []byte, durable bool) (err error) {
+func write(path string, data []byte, c care) (err error) {
 	dir, _ := filepath.Split(path)
 	tmp := dir + TempName()
 	fd, err := unix.Open(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -53,21 +67,29 @@ func write(path string, data []byte, durable bool) (err error) {
 		return &fs.PathError{Op: "create", Path: path, Err: err}
 	}
 	err = writeAll(fd, data)
-	if err == nil && durable {
+	if err == nil && c == durable {
 		err = unix.Fsync(fd)
 	}
 	err = errors.Join(err, unix.Close(fd))
 	if err == nil {
-		err = unix.Rename(tmp, path)
+		err = place(tmp, path, c)
 	}
 	if err != nil {
 		unix.Unlink(tmp)
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
-	if durable {
+	if c == durable {
 		return SyncDir(filepath.Dir(path))
 	}
 	return nil
+}
+
+// place puts the finished file tmp where path is.
+func place(tmp, path string, c care) error {
+	if c == volatile && unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) == nil {
+		return unix.Unlink(tmp) // which is the old one now
+	}
+	return unix.Rename(tmp, path) // there is no old one, or the file system cannot exchange
 }
 
 func writeAll(fd int, data []byte) error {

@@ -24,7 +24,7 @@ import (
 
 func TestWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
-	for _, write := range []func(string, []byte) error{Write, WriteDurable} {
+	for _, write := range []func(string, []byte) error{Write, WriteDurable, WriteVolatile, WriteVolatile} {
 		want := []byte("content")
 		if err := write(path, want); err != nil {
 			t.Fatal(err)
@@ -57,16 +57,22 @@ func TestReadRefuses(t *testing.T) {
 
 // Readers of a file that is written all the time see one of the contents whole.
 func TestWriteNeverHalf(t *testing.T) {
+	for name, write := range map[string]func(string, []byte) error{"Write": Write, "WriteVolatile": WriteVolatile} {
+		t.Run(name, func(t *testing.T) { testNeverHalf(t, write) })
+	}
+}
+
+func testNeverHalf(t *testing.T, write func(string, []byte) error) {
 	path := filepath.Join(t.TempDir(), "f")
 	contents := [][]byte{bytes.Repeat([]byte("a"), 100_000), bytes.Repeat([]byte("b"), 5)}
-	if err := Write(path, contents[0]); err != nil {
+	if err := write(path, contents[0]); err != nil {
 		t.Fatal(err)
 	}
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := 0; !stop.Load(); i++ {
-			if err := Write(path, contents[i%2]); err != nil {
+			if err := write(path, contents[i%2]); err != nil {
 				t.Error(err)
 				return
 			}
