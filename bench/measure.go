@@ -20,6 +20,7 @@ import (
 // lab is where the measuring happens: two engines, one of them crowded, and the floor.
 type lab struct {
 	dir       string
+	runDir    string   // on a tmpfs, as run directories are; the rest is on the disk
 	env       []string // of the engine with few containers
 	crowded   []string // of the engine with many
 	limit     []string // the floor's command line without net
@@ -67,14 +68,14 @@ func open(ctx context.Context) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{dir: dir, programs: bin}
+	l := &lab{dir: dir, runDir: filepath.Join("/run", filepath.Base(dir)), programs: bin}
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		l.load, _, _ = strings.Cut(string(b), " ")
 	}
-	l.env = append(os.Environ(), "HULL_ROOT="+dir+"/a/root", "HULL_RUN="+dir+"/a/run")
-	l.crowded = append(os.Environ(), "HULL_ROOT="+dir+"/b/root", "HULL_RUN="+dir+"/b/run")
+	l.env = append(os.Environ(), "HULL_ROOT="+dir+"/a/root", "HULL_RUN="+l.runDir+"/a")
+	l.crowded = append(os.Environ(), "HULL_ROOT="+dir+"/b/root", "HULL_RUN="+l.runDir+"/b")
 	rootfs := dir + "/rootfs"
-	for _, d := range []string{rootfs + "/bin", rootfs + "/proc", rootfs + "/sys", rootfs + "/dev", dir + "/scratch", dir + "/a", dir + "/b"} {
+	for _, d := range []string{rootfs + "/bin", rootfs + "/proc", rootfs + "/sys", rootfs + "/dev", dir + "/scratch", dir + "/a", dir + "/b", l.runDir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
@@ -111,7 +112,7 @@ func (l *lab) close() error {
 	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	return state.Remove(l.dir)
+	return errors.Join(state.Remove(l.runDir), state.Remove(l.dir))
 }
 
 func (l *lab) hull(args ...string) []string { return append([]string{l.programs + "/hull"}, args...) }

@@ -75,14 +75,16 @@ func daemon(ctx context.Context, env []string, log string, args []string, probe 
 
 // docker starts a dockerd of our own.
 func (l *lab) docker(ctx context.Context) (*peer, error) {
-	dir := l.dir + "/docker"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+	dir, run := l.dir+"/docker", l.runDir+"/docker"
+	for _, d := range []string{dir, run} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
 	}
-	p := &peer{name: "docker", args: []string{"docker", "-H", "unix://" + dir + "/sock"}, env: clean(os.Environ())}
+	p := &peer{name: "docker", args: []string{"docker", "-H", "unix://" + run + "/sock"}, env: clean(os.Environ())}
 	var err error
-	if p.stop, err = daemon(ctx, p.env, dir+"/log", []string{"dockerd", "--data-root", dir + "/data", "--exec-root", dir + "/exec",
-		"--pidfile", dir + "/pid", "-H", "unix://" + dir + "/sock"}, p.cmd("version")); err != nil {
+	if p.stop, err = daemon(ctx, p.env, dir+"/log", []string{"dockerd", "--data-root", dir + "/data", "--exec-root", run + "/exec",
+		"--pidfile", run + "/pid", "-H", "unix://" + run + "/sock"}, p.cmd("version")); err != nil {
 		return nil, err
 	}
 	return p, l.must(ctx, p.env, p.cmd("import", l.dir+"/rootfs.tar", "floor").args)
@@ -99,7 +101,7 @@ func (l *lab) podman(ctx context.Context) (*peer, error) {
 	if err := os.WriteFile(dir+"/containers.conf", []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
-	p := &peer{name: "podman", args: []string{"podman", "--root", dir + "/root", "--runroot", dir + "/run", "--cgroup-manager", "cgroupfs", "--runtime", "runc"},
+	p := &peer{name: "podman", args: []string{"podman", "--root", dir + "/root", "--runroot", l.runDir + "/podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc"},
 		env: append(clean(os.Environ()), "CONTAINERS_CONF="+dir+"/containers.conf"),
 		stop: func() error { // it leaves its store mounted on itself
 			err := syscall.Unmount(dir+"/root/overlay", syscall.MNT_DETACH)

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // stage says how far into the world this process is: "init" is its process 1, "bench" the one that measures.
@@ -67,8 +69,8 @@ func reap() (code int, err error) {
 	}
 }
 
-// furnish makes the world one that engines work in: its own /proc, loopback, and mounts that propagate within it, as
-// they do on a machine with systemd.
+// furnish makes the world one that engines work in: its own /proc, loopback, mounts that propagate within it, and
+// a tmpfs at /run, as on a machine with systemd.
 func furnish() error {
 	for _, m := range []struct {
 		source, target, fs string
@@ -80,6 +82,16 @@ func furnish() error {
 	} {
 		if err := syscall.Mount(m.source, m.target, m.fs, m.flags, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	// On a machine with systemd it is one; engines make sockets, locks and claims there.
+	var run syscall.Statfs_t
+	if err := syscall.Statfs("/run", &run); err != nil {
+		return fmt.Errorf("statfs /run: %w", err)
+	}
+	if run.Type != unix.TMPFS_MAGIC {
+		if err := syscall.Mount("tmpfs", "/run", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755"); err != nil {
+			return fmt.Errorf("mount /run: %w", err)
 		}
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
