@@ -19,18 +19,21 @@ type Serve struct {
 	IdleGiven bool
 	// CA, Cert and Key are files for TLS on TCP, with clients that prove who they are.
 	CA, Cert, Key string
-	Debug         bool
+	// Plain accepts TCP without TLS on loopback.
+	Plain bool
+	Debug bool
 }
 
 func buildServe(a *app, cmd *cobra.Command) {
 	o := Serve{}
-	verify := false
+	withTLS, verify := false, false
 	cmd.Use += " [OPTIONS]"
 	cmd.Args = a.arguments(0, 0)
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.Hosts, "host", "H", nil, "Where to listen: unix:///path, fd:// for systemd's sockets, tcp://address:port (default unix:///run/hull/hull.sock)")
 	f.StringVarP(&o.Group, "group", "G", "hull", "Group whose members may use the socket, which makes them root")
 	f.DurationVar(&o.Idle, "idle-timeout", 5*time.Minute, "End after so long without a request, if systemd's socket starts it again; 0 never")
+	f.BoolVar(&withTLS, "tls", false, "Serve TCP with TLS; --tls=false accepts to do without on 127.0.0.1")
 	f.BoolVar(&verify, "tlsverify", false, "Serve TCP with TLS, to clients with a certificate")
 	f.StringVar(&o.CA, "tlscacert", "", "File of the authority that signed the clients' certificates")
 	f.StringVar(&o.Cert, "tlscert", "", "File of the server's certificate")
@@ -39,9 +42,11 @@ func buildServe(a *app, cmd *cobra.Command) {
 		if a.host != "" || a.context != "" {
 			return errdef.Invalid("--host and --context before the command name an engine to ask; where to listen comes after it: hull serve --host %s", orUnknown(a.host))
 		}
-		if verify && (o.CA == "" || o.Cert == "" || o.Key == "") {
-			return errdef.Invalid("--tlsverify needs --tlscacert, --tlscert and --tlskey")
+		if (withTLS || verify) && (o.CA == "" || o.Cert == "" || o.Key == "") {
+			return errdef.Invalid("--tls and --tlsverify need --tlscacert, --tlscert and --tlskey")
 		}
+		// As dockerd takes it: only who writes that there is to be no TLS gets none.
+		o.Plain = f.Changed("tls") && !withTLS || f.Changed("tlsverify") && !verify
 		o.Store, o.Debug, o.IdleGiven = a.store, a.debug, f.Changed("idle-timeout")
 		return a.serve(cmd.Context(), o)
 	}

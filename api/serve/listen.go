@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"hull/errdef"
-	"hull/state"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +33,7 @@ func (s *server) listen(host string) error {
 	case "tcp":
 		l, err = s.listenTCP(rest)
 	case "fd":
-		return s.inherit(rest)
+		return s.activate(rest)
 	default:
 		err = errdef.Invalid("%q: it is unix://, fd:// or tcp://", host)
 	}
@@ -46,7 +44,7 @@ func (s *server) listen(host string) error {
 	return nil
 }
 
-// listenTCP listens on an address. Without certificates that is one of loopback.
+// listenTCP listens on an address. Without certificates that is one of loopback, and a person said so.
 func (s *server) listenTCP(address string) (net.Listener, error) {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -63,16 +61,28 @@ func (s *server) listenTCP(address string) (net.Listener, error) {
 		}
 		return tls.NewListener(l, cfg), nil
 	}
-	if !ap.Addr().IsLoopback() {
-		return nil, errdef.Forbidden("tcp://%s without TLS would make everybody who can reach it root of this machine: add --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1", address)
+	if err := s.plain("tcp://"+address, ap.Addr().IsLoopback()); err != nil {
+		return nil, err
 	}
-	s.log.Warn("every user and program of this machine, web pages included, can become its root through this address: use a unix socket, or TLS", "address", address)
 	return net.Listen("tcp", address)
+}
+
+// plain refuses a TCP socket without TLS, unless a person said that it is to be had and only this machine reaches it. Not
+// every program on it is root: a web page in its browser, a user, a container with the host's network.
+func (s *server) plain(where string, loopback bool) error {
+	switch {
+	case !loopback:
+		return errdef.Forbidden("%s without TLS would make everybody who can reach it root of this machine: add --tlscacert, --tlscert and --tlskey, or listen on 127.0.0.1", where)
+	case !s.o.Plain:
+		return errdef.Forbidden("%s without TLS would let every user and program of this machine become its root: use a unix socket, add --tlscacert, --tlscert and --tlskey, or accept that with --tls=false", where)
+	}
+	s.log.Warn("every user and program of this machine, web pages included, can become its root through this address: use a unix socket, or TLS", "address", where)
+	return nil
 }
 
 // listenUnix makes a socket at path for its owner and group. A socket nobody listens on is replaced, one of a living
 // server never.
-func listenUnix(path, group string) (net.Listener, error) {
+func listenUnix(path, group string) (_ net.Listener, err error) {
 	if !filepath.IsAbs(path) {
 		return nil, errdef.Invalid("unix://%s: the path of a socket begins with /", path)
 	}
@@ -81,17 +91,26 @@ func listenUnix(path, group string) (net.Listener, error) {
 		return nil, err
 	}
 	// Of two servers that find the same dead socket, one looks after the other has put its own there.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	l, err := state.Lock(ctx, dir)
+	lock, err := lockSocket(path)
 	if err != nil {
+		if served := checkStale(path); served != nil {
+			err = served // which says by whom
+		}
 		return nil, err
 	}
-	defer l.Unlock()
+	defer func() {
+		if err != nil {
+			lock.release()
+		}
+	}()
 	if err := checkStale(path); err != nil {
 		return nil, err
 	}
-	return bind(path, group)
+	l, err := bind(path, group)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{Listener: l, path: path, lock: lock}, nil
 }
 
 // checkStale refuses a path that is not free for a socket.
@@ -163,11 +182,7 @@ func bind(path, group string) (_ net.Listener, err error) {
 	if err := give(path, group); err != nil {
 		return nil, err
 	}
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, err
-	}
-	return &socket{Listener: l, path: path}, nil
+	return net.FileListener(f)
 }
 
 const (
@@ -188,88 +203,42 @@ func give(path, group string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Lchown(path, -1, gid); err != nil {
+	// By descriptor: whoever may write to the directory may put something else at path at any moment.
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode != unix.S_IFSOCK|0o600 || int(st.Uid) != os.Geteuid() {
+		return errdef.Conflict("somebody has put something else in place of the socket %s: listen in a directory that is yours alone", path)
+	}
+	if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
 		if os.Geteuid() != 0 {
 			return nil // an ordinary user who is no member: the socket stays the user's own
 		}
-		return err
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
 	}
-	return os.Chmod(path, 0o660)
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o660)
 }
 
 // socket is a listener at a path of ours, which goes with it unless somebody has put another one there.
 type socket struct {
 	net.Listener
 	path string
+	lock *socketLock
 }
 
 func (l *socket) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 func (l *socket) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if lock, err := state.Lock(ctx, filepath.Dir(l.path)); err == nil {
-		defer lock.Unlock()
-	}
 	err := l.Listener.Close()
 	if checkStale(l.path) == nil { // nobody listens there any more: it was ours
 		os.Remove(l.path)
 	}
+	l.lock.release()
 	return err
-}
-
-// inherit takes over the sockets that systemd passed, all of them or those called name: see sd_listen_fds(3).
-func (s *server) inherit(name string) error {
-	const first = 3
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return errdef.Invalid("fd:// takes the sockets that systemd opened, and there are none (LISTEN_PID is not this process)")
-	}
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || n < 1 {
-		return errdef.Invalid("fd:// takes the sockets that systemd opened, and there are none (LISTEN_FDS)")
-	}
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	for i := range n {
-		if name != "" && (i >= len(names) || names[i] != name) {
-			continue
-		}
-		f := os.NewFile(uintptr(first+i), fmt.Sprintf("socket %d of systemd", i))
-		l, err := net.FileListener(f)
-		f.Close()
-		if err != nil {
-			return errdef.Invalid("descriptor %d of systemd is no listening socket: %w", first+i, err)
-		}
-		if tcp, ok := l.(*net.TCPListener); ok {
-			if l, err = s.secure(tcp); err != nil {
-				return err
-			}
-		}
-		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false) // it is systemd's
-		}
-		s.listeners, s.activated = append(s.listeners, l), true
-	}
-	for _, v := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		os.Unsetenv(v) // not for what we start
-	}
-	if !s.activated {
-		return errdef.Invalid("systemd passed no socket called %q", name)
-	}
-	return nil
-}
-
-// secure holds a TCP socket of systemd to the rules of listenTCP.
-func (s *server) secure(l *net.TCPListener) (net.Listener, error) {
-	if s.o.TLS.given() {
-		cfg, err := s.o.TLS.config()
-		if err != nil {
-			return nil, err
-		}
-		return tls.NewListener(l, cfg), nil
-	}
-	if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		l.Close()
-		return nil, errdef.Forbidden("the socket of systemd at %s has no TLS and is not on loopback: add --tlscacert, --tlscert and --tlskey", l.Addr())
-	}
-	return l, nil
 }

@@ -6,8 +6,8 @@
 // The server holds no state: killed at any instruction it leaves a socket file that the next one replaces, and
 // containers that go on. Commands in other processes and clients of any number of servers work on the same store.
 //
-// Beware: who can connect is root. A unix socket is for its owner and a group; TCP is for loopback, or for whoever shows
-// a certificate that the given authority signed.
+// Beware: who can connect is root. A unix socket is for its owner and a group; TCP is for whoever shows a certificate that
+// the given authority signed, or, if a person says so, for all of loopback.
 package serve
 
 import (
@@ -46,7 +46,9 @@ type Options struct {
 	// Idle ends a server that was activated by a socket and has had no request for so long; 0 is never.
 	Idle time.Duration
 	TLS  TLS
-	Log  *slog.Logger
+	// Plain accepts TCP without TLS, on loopback.
+	Plain bool
+	Log   *slog.Logger
 	// Closing is called once the server has been told to end, and ends streams that would not end by themselves.
 	Closing func()
 }
@@ -66,6 +68,8 @@ func Run(ctx context.Context, h http.Handler, o Options) error {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	defer s.close()
+	s.passed = takePassed()
+	defer s.passed.close()
 	for _, host := range o.Hosts {
 		if err := s.listen(host); err != nil {
 			return err
@@ -74,6 +78,7 @@ func Run(ctx context.Context, h http.Handler, o Options) error {
 	if len(s.listeners) == 0 {
 		return errdef.Invalid("nowhere to listen: name a socket with --host")
 	}
+	s.passed.close() // those nobody asked for: their clients are told, rather than left waiting
 	raiseFiles()
 	return s.run(ctx, h)
 }
@@ -83,6 +88,7 @@ type server struct {
 	o         Options
 	log       *slog.Logger
 	listeners []net.Listener
+	passed    *passed
 	activated bool
 
 	busy atomic.Int64 // requests in progress, streams among them

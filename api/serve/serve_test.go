@@ -21,10 +21,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"hull/errdef"
+	"hull/test/rig"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +38,7 @@ func TestMain(m *testing.M) {
 		if os.Getenv("SERVE_PID") != "" { // systemd knows the pid after its fork
 			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 		}
-		err := Run(context.Background(), http.HandlerFunc(hello), Options{Hosts: []string{host}, Idle: idle, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+		err := Run(context.Background(), http.HandlerFunc(hello), Options{Hosts: strings.Fields(host), Idle: idle, Plain: os.Getenv("SERVE_PLAIN") != "", Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 		if err != nil {
 			io.WriteString(os.Stderr, err.Error()+"\n")
 			os.Exit(1)
@@ -168,11 +170,11 @@ func TestSocket(t *testing.T) {
 // TestRace: of many servers that find the same dead socket exactly one serves.
 func TestRace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	dead, err := bind(path, "")
+	dead, err := bind(path, "") // which leaves the file when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead.(*socket).Listener.Close()
+	dead.Close()
 	var mu sync.Mutex
 	var won []net.Listener
 	var wg sync.WaitGroup
@@ -251,8 +253,111 @@ func TestActivation(t *testing.T) {
 	}
 }
 
+// TestLockedDirectory: whoever can open the directory of the socket cannot keep a server from starting.
+func TestLockedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listenUnix(filepath.Join(dir, "s"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(filepath.Join(dir, "s"), ""); !errors.Is(err, errdef.ErrConflict) || !strings.Contains(err.Error(), "is served already, by process") {
+		t.Errorf("a second server: %v", err)
+	}
+	l.Close()
+	// Somebody else's lock file is not waited for.
+	if os.Geteuid() != 0 {
+		return
+	}
+	lock := filepath.Join(dir, ".s.lock")
+	if err := errors.Join(os.WriteFile(lock, nil, 0o666), os.Chown(lock, 12345, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(filepath.Join(dir, "s"), ""); !errors.Is(err, errdef.ErrForbidden) {
+		t.Errorf("with another user's lock file: %v", err)
+	}
+}
+
+// TestGroupByDescriptor: what somebody puts in place of the socket gets neither group nor mode.
+func TestGroupByDescriptor(t *testing.T) {
+	rig.Root(t)
+	dir := t.TempDir()
+	precious, path := filepath.Join(dir, "precious"), filepath.Join(dir, "s")
+	if err := errors.Join(os.WriteFile(precious, nil, 0o600), os.Symlink(precious, path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := give(path, "daemon"); err == nil {
+		t.Error("a symbolic link was taken for the socket")
+	}
+	if st, err := os.Stat(precious); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the file behind the link has the mode %v, %v", st.Mode(), err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	l, err := bind(path, "daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o660 || st.Sys().(*syscall.Stat_t).Gid == 0 {
+		t.Errorf("the socket is %v, %v", st, err)
+	}
+}
+
+// TestActivationByName: sockets of systemd that nobody asks for are closed, and two names can be asked for.
+func TestActivationByName(t *testing.T) {
+	dir := t.TempDir()
+	var files []*os.File
+	var paths []string
+	for _, name := range []string{"one", "two", "three"} {
+		path := filepath.Join(dir, name)
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		f, err := l.(*net.UnixListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		files, paths = append(files, f), append(paths, path)
+	}
+	p := &process{Cmd: exec.Command(os.Args[0]), ended: make(chan error, 1)}
+	p.Env = append(os.Environ(), "SERVE_TEST=fd://three fd://one", "SERVE_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=one:two:three")
+	p.ExtraFiles, p.Stderr = files, &p.stderr
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- p.Wait() }()
+	t.Cleanup(func() { p.Process.Kill() })
+	for _, f := range files {
+		f.Close()
+	}
+	for _, i := range []int{0, 2} {
+		if got := get(t, over("unix", paths[i]), "http://x/"); got != "hello" {
+			t.Errorf("%s: got %q", paths[i], got)
+		}
+	}
+	if conn, err := net.Dial("unix", paths[1]); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("the socket that nobody asked for: %v, %v", conn, err)
+	}
+}
+
 func TestTCP(t *testing.T) {
 	s := &server{log: slog.New(slog.DiscardHandler)}
+	if l, err := s.listenTCP("127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "--tls=false") {
+		t.Errorf("loopback without TLS, and nobody said so: %v, %v", l, err)
+	}
+	s.o.Plain = true
 	for _, address := range []string{"0.0.0.0:0", "[::]:0", "192.0.2.1:2375", "example.com:1", "127.0.0.1"} {
 		if l, err := s.listenTCP(address); err == nil {
 			l.Close()
@@ -265,7 +370,7 @@ func TestTCP(t *testing.T) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	start(t, "tcp://"+address)
+	start(t, "tcp://"+address, "SERVE_PLAIN=1")
 	if got := get(t, over("tcp", address), "http://"+address+"/"); got != "hello" {
 		t.Errorf("got %q", got)
 	}

@@ -18,7 +18,7 @@ func main() { os.Exit(local.Main(run)) }
 // run serves h as the command line says.
 func run(ctx context.Context, h http.Handler, o cli.Serve, closing func()) error {
 	return serve.Run(ctx, h, serve.Options{
-		Hosts: o.Hosts, Group: o.Group, Idle: o.Idle, TLS: serve.TLS{CA: o.CA, Cert: o.Cert, Key: o.Key},
+		Hosts: o.Hosts, Group: o.Group, Idle: o.Idle, TLS: serve.TLS{CA: o.CA, Cert: o.Cert, Key: o.Key}, Plain: o.Plain,
 		Log: slog.Default(), Closing: closing,
 	})
 }
