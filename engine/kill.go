@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"hull/errdef"
 	"hull/monitor"
@@ -52,7 +51,6 @@ func (e *Engine) signal(ctx context.Context, c *Container, sig int) error {
 	if err != nil {
 		return err
 	}
-	e.containerEvent(c, "kill", "signal", strconv.Itoa(sig))
 	if !endsBy(&c.Config, sig) {
 		return nil
 	}

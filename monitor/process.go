@@ -85,8 +85,8 @@ func (p *process) reap(flags int) bool {
 
 // signal sends signal n. The error has kind ErrConflict when the process has ended.
 func (p *process) signal(n int) error {
-	if n <= 0 || n > 64 {
-		return errdef.Invalid("signal %d does not exist", n)
+	if err := checkSignal(n); err != nil {
+		return err
 	}
 	err := control(p.pidfd, func(fd int) error {
 		return unix.PidfdSendSignal(fd, unix.Signal(n), nil, 0)
@@ -96,6 +96,13 @@ func (p *process) signal(n int) error {
 	}
 	if err != nil {
 		return fmt.Errorf("signal process %d: %w", p.pid, err)
+	}
+	return nil
+}
+
+func checkSignal(n int) error {
+	if n <= 0 || n > 64 {
+		return errdef.Invalid("signal %d does not exist", n)
 	}
 	return nil
 }

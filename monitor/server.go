@@ -436,9 +436,14 @@ func (s *server) running() (*box, error) {
 	return s.box, nil
 }
 
+// signal tells of it first: who kills is to read so before the end that follows.
 func (s *server) signal(req *Request) *Response {
 	b, err := s.running()
 	if err == nil {
+		err = checkSignal(req.Signal)
+	}
+	if err == nil {
+		s.event("kill", "signal", strconv.Itoa(req.Signal))
 		err = b.init.signal(req.Signal)
 	}
 	if err != nil {
