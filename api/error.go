@@ -24,6 +24,8 @@ func status(err error) int {
 		return http.StatusConflict
 	case errdef.ErrNotModified:
 		return http.StatusNotModified
+	case errdef.ErrUnauthorized:
+		return http.StatusUnauthorized
 	case errdef.ErrForbidden:
 		return http.StatusForbidden
 	case errdef.ErrNotImplemented:
@@ -51,6 +53,8 @@ func kindName(err error) string {
 		return "conflict"
 	case errdef.ErrNotModified:
 		return "not-modified"
+	case errdef.ErrUnauthorized:
+		return "unauthorized"
 	case errdef.ErrForbidden:
 		return "forbidden"
 	case errdef.ErrUnavailable:

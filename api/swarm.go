@@ -23,8 +23,3 @@ func (s *server) refuseSwarm(*request) error {
 
 // noPlugins is GET /plugins.
 func (s *server) noPlugins(q *request) error { return q.answer(http.StatusOK, []struct{}{}) }
-
-// refuseAuth is POST /auth.
-func (s *server) refuseAuth(*request) error {
-	return errdef.NotImplemented("this Hull does not talk to registries yet, so there is nowhere to log in")
-}

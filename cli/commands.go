@@ -52,6 +52,8 @@ var commands = [...]command{
 	{name: "inspect", short: "Show everything known of containers, images, networks and volumes", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
 	{name: "load", short: shortLoad, build: buildLoad},
+	{name: "login", short: "Log in to a registry", build: buildLogin},
+	{name: "logout", short: "Forget what is kept for a registry", build: buildLogout},
 	{name: "logs", short: shortLogs, build: buildLogs},
 	{name: "pause", short: shortPause, build: buildPause},
 	{name: "port", short: shortPort, build: buildPort},

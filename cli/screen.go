@@ -47,6 +47,27 @@ func (s *screen) raw() error {
 	return nil
 }
 
+// silent leaves the terminal as it is, but for showing what is typed.
+func (s *screen) silent() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.saved != nil {
+		return nil
+	}
+	fd := int(s.f.Fd())
+	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return os.NewSyscallError("read terminal settings", err)
+	}
+	t := *old
+	t.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &t); err != nil {
+		return os.NewSyscallError("change terminal settings", err)
+	}
+	s.saved = old
+	return nil
+}
+
 func (s *screen) restore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

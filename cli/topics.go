@@ -16,6 +16,7 @@ HULL_CONTEXT, DOCKER_CONTEXT
                          the same by the name of a context of Docker's, as --context
 HULL_TRACE=1             print when each step of a command was finished
 DOCKER_CONFIG            directory of Docker's client configuration, ~/.docker
+DOCKER_AUTH_CONFIG       credentials for registries, as config.json there has them
 DOCKER_API_VERSION       version of the API to speak with another engine
 DOCKER_DEFAULT_PLATFORM  platform of images, as --platform
 NO_COLOR                 no colours, whatever its value

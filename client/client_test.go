@@ -129,7 +129,7 @@ func TestKinds(t *testing.T) {
 		{400, "no-command", errdef.ErrNoCommand},
 		{400, "cannot-run", errdef.ErrCannotRun},
 		{500, "corrupt", errdef.ErrCorrupt},
-		{401, "", errdef.ErrForbidden},
+		{401, "", errdef.ErrUnauthorized},
 		{403, "", errdef.ErrForbidden},
 		{404, "", errdef.ErrNotFound},
 		{409, "", errdef.ErrConflict},

@@ -59,7 +59,9 @@ func answerKind(status int, name string) error {
 		return errdef.ErrNotModified
 	case http.StatusBadRequest:
 		return errdef.ErrInvalid
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusUnauthorized:
+		return errdef.ErrUnauthorized
+	case http.StatusForbidden:
 		return errdef.ErrForbidden
 	case http.StatusNotFound:
 		return errdef.ErrNotFound

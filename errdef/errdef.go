@@ -19,6 +19,7 @@ var (
 	ErrNotFound       = errors.New("not found")         // the named object does not exist
 	ErrConflict       = errors.New("conflict")          // the object's state forbids it, or the name is taken
 	ErrNotModified    = errors.New("not modified")      // already as asked (start of a running container)
+	ErrUnauthorized   = errors.New("unauthorized")      // a registry does not take the credentials
 	ErrForbidden      = errors.New("forbidden")         // a right or policy is missing
 	ErrUnavailable    = errors.New("unavailable")       // this kernel, host or build cannot do it
 	ErrNotImplemented = errors.New("not implemented")   // Docker has it, Hull does not
@@ -88,6 +89,7 @@ var names = [...]struct {
 	{"not-found", &ErrNotFound},
 	{"conflict", &ErrConflict},
 	{"not-modified", &ErrNotModified},
+	{"unauthorized", &ErrUnauthorized},
 	{"forbidden", &ErrForbidden},
 	{"unavailable", &ErrUnavailable},
 	{"not-implemented", &ErrNotImplemented},

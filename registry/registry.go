@@ -73,11 +73,15 @@ func Open(r ref.Ref, o Options) (*Repository, error) {
 		return nil, errdef.Forbidden("%s is blocked: %s", r.FamiliarName(), route.Blocked)
 	}
 	r.Tag, r.Digest = "", ""
+	return openHosts(r, route.Hosts, o)
+}
+
+func openHosts(r ref.Ref, places []Host, o Options) (*Repository, error) {
 	repo := &Repository{name: r, notice: o.Notice, uploads: map[ref.Digest]*url.URL{}}
 	if repo.notice == nil {
 		repo.notice = func(string) {}
 	}
-	for _, place := range route.Hosts {
+	for _, place := range places {
 		if o.Push && !place.Push || !o.Push && !place.Pull {
 			continue
 		}

@@ -26,6 +26,13 @@ func NewRoutes(c *config.Config) *Routes {
 	return &Routes{config: c}
 }
 
+func (s *Routes) orNone() *Routes {
+	if s == nil {
+		return NewRoutes(nil)
+	}
+	return s
+}
+
 // Route is where one repository is asked for, in order.
 type Route struct {
 	Blocked string // why nobody is asked
@@ -54,9 +61,7 @@ const HubAddr = "registry-1.docker.io"
 
 // Route is the way to the repository of r. A nil Routes asks each registry under its own name.
 func (s *Routes) Route(r ref.Ref) (*Route, error) {
-	if s == nil {
-		s = NewRoutes(nil)
-	}
+	s = s.orNone()
 	route := new(Route)
 	if r.Registry == ref.DefaultRegistry {
 		for _, m := range s.config.Registry.Mirrors {
@@ -69,6 +74,7 @@ func (s *Routes) Route(r ref.Ref) (*Route, error) {
 
 // upstream is the registry itself.
 func (s *Routes) upstream(r ref.Ref) []Host {
+	s = s.orNone()
 	addr := r.Registry
 	if addr == ref.DefaultRegistry {
 		addr = HubAddr

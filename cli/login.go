@@ -1,0 +1,221 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"hull/cli/credentials"
+	"hull/client"
+	"hull/errdef"
+
+	"github.com/moby/moby/api/types/registry"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// loginOptions are the flags of login.
+type loginOptions struct {
+	user, password string
+	stdin          bool
+}
+
+func buildLogin(a *app, cmd *cobra.Command) {
+	var o loginOptions
+	cmd.Use += " [OPTIONS] [SERVER]"
+	cmd.Long = "Log in to a registry, docker.io unless another is named.\n\nThe credentials are tried first, and then kept where Docker's client keeps them."
+	cmd.Args = a.arguments(0, 1)
+	f := cmd.Flags()
+	f.StringVarP(&o.user, "username", "u", "", "Username")
+	f.StringVarP(&o.password, "password", "p", "", "Password or personal access token; others can see it in the list of processes")
+	f.BoolVar(&o.stdin, "password-stdin", false, "Take the password from stdin")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("password") {
+			a.warn("Using --password via the CLI is insecure. Use --password-stdin.")
+		}
+		server := ""
+		if len(args) > 0 {
+			server = args[0]
+		}
+		return a.login(cmd, credentials.Server(server), o)
+	}
+}
+
+func (a *app) login(cmd *cobra.Command, server string, o loginOptions) error {
+	ctx := cmd.Context()
+	switch {
+	case o.stdin && o.password != "":
+		return errdef.Invalid("conflicting options: cannot specify both --password and --password-stdin")
+	case o.stdin && o.user == "":
+		return errdef.Invalid("the --password-stdin option requires --username to be set")
+	}
+	store := a.credentials()
+	if o.stdin {
+		data, err := io.ReadAll(io.LimitReader(a.Stdin, maxSecret))
+		if err != nil {
+			return plainPathError(err)
+		}
+		o.password = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	}
+	kept, err := store.Login(ctx, server)
+	if err != nil && o.user == "" {
+		return err
+	}
+	if o.user == "" && o.password == "" && kept != (credentials.Login{}) {
+		done, err := a.loginAgain(ctx, server, kept)
+		if done || err != nil {
+			return err
+		}
+	}
+	if err := a.askLogin(server, kept.Username, &o); err != nil {
+		return err
+	}
+	return a.loginWith(ctx, store, server, credentials.Login{Username: o.user, Password: o.password})
+}
+
+// maxSecret is far more than any password or token.
+const maxSecret = 64 << 10
+
+// loginAgain tries what is kept; done is false when a person has to be asked.
+func (a *app) loginAgain(ctx context.Context, server string, kept credentials.Login) (done bool, err error) {
+	a.err.println("Authenticating with existing credentials...")
+	c, err := a.engine()
+	if err != nil {
+		return false, err
+	}
+	_, err = c.Auth(ctx, authConfig(server, kept))
+	switch {
+	case err == nil:
+		a.out.println("Login Succeeded")
+		return true, nil
+	case errors.Is(err, errdef.ErrUnauthorized) && a.screen.isTerminal():
+		a.err.printf("Login did not succeed, error: %v\n", err)
+		return false, nil
+	}
+	return false, err
+}
+
+// loginWith tries a login and keeps it.
+func (a *app) loginWith(ctx context.Context, store *credentials.Store, server string, l credentials.Login) error {
+	c, err := a.engine()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Auth(ctx, authConfig(server, l))
+	if err != nil {
+		return err
+	}
+	if answer.IdentityToken != "" {
+		l.Password, l.IdentityToken = "", answer.IdentityToken
+	}
+	inFile, err := store.Keep(ctx, server, l)
+	if err != nil {
+		return err
+	}
+	if inFile {
+		a.err.printf("\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", store.Path())
+	}
+	a.out.println(answer.Status)
+	return nil
+}
+
+func authConfig(server string, l credentials.Login) registry.AuthConfig {
+	if server == "docker.io" {
+		server = "https://index.docker.io/v1/" // as Docker's engine knows it
+	}
+	return registry.AuthConfig{
+		Username: l.Username, Password: l.Password, IdentityToken: l.IdentityToken, RegistryToken: l.RegistryToken, ServerAddress: server,
+	}
+}
+
+// askLogin asks on the terminal for what the command line left out.
+func (a *app) askLogin(server, known string, o *loginOptions) error {
+	if o.user != "" && o.password != "" {
+		return nil
+	}
+	if !a.screen.isTerminal() {
+		if o.stdin {
+			return errdef.Invalid("password is empty")
+		}
+		return errors.New("Cannot perform an interactive login from a non TTY device") //nolint:staticcheck // Docker's words
+	}
+	in := bufio.NewReader(a.Stdin)
+	if o.user == "" {
+		prompt := "Username: "
+		if known != "" {
+			prompt = "Username (" + known + "): "
+		}
+		if server == "docker.io" {
+			a.err.println("Log in with your Docker ID or email address to push and pull images from Docker Hub.")
+		}
+		a.err.printf("%s", prompt)
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return errors.New("no username was typed")
+		}
+		if o.user = strings.TrimSpace(line); o.user == "" {
+			o.user = known
+		}
+		if o.user == "" {
+			return errdef.Invalid("username is empty")
+		}
+	}
+	if o.password == "" {
+		a.err.printf("Password: ")
+		line, err := a.silently(func() (string, error) { return in.ReadString('\n') })
+		a.err.println()
+		if err != nil {
+			return errors.New("no password was typed")
+		}
+		o.password = strings.TrimRight(line, "\r\n")
+	}
+	if o.password == "" {
+		return errdef.Invalid("password is empty")
+	}
+	return nil
+}
+
+// silently reads from the terminal while it does not show what is typed. A signal that ends this program leaves the
+// terminal as it was.
+func (a *app) silently(read func() (string, error)) (string, error) {
+	defer a.onSignal(func(s os.Signal) {
+		a.screen.restore()
+		a.err.println()
+		os.Exit(exitSignalBase + int(s.(unix.Signal)))
+	}, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)()
+	if err := a.screen.silent(); err != nil {
+		return "", err
+	}
+	defer a.screen.restore()
+	return read()
+}
+
+// credentials is where this person keeps credentials for registries.
+func (a *app) credentials() *credentials.Store { return credentials.Open(a.dockerConfigDir()) }
+
+// registryAuth is what is sent along with a request about an image of a registry: the credentials kept for it, as
+// X-Registry-Auth has them. What cannot be read is said and then counts as nothing, for most images are public.
+func (a *app) registryAuth(ctx context.Context, image string) string {
+	server := registryOf(image)
+	l, err := a.credentials().Login(ctx, server)
+	if err != nil {
+		a.warn(err.Error())
+		return ""
+	}
+	if l == (credentials.Login{}) {
+		return ""
+	}
+	return client.EncodeAuth(authConfig(server, l))
+}
+
+// registryOf is the registry that an image's name begins with, as Docker decides it.
+func registryOf(image string) string {
+	first, _, ok := strings.Cut(image, "/")
+	if !ok || !strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first {
+		return "docker.io"
+	}
+	return credentials.Server(first)
+}
