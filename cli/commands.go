@@ -104,6 +104,7 @@ var containerCommands = [...]command{
 }
 
 var imageCommands = [...]command{
+	{name: "diff", short: "Show how two images differ", build: buildImageDiff},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},
 	{name: "load", short: shortLoad, build: buildLoad},

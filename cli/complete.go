@@ -49,6 +49,7 @@ var takes = [...]struct {
 	{"run create", images, anything},
 	{"rmi save image+inspect pin unpin", images, images},
 	{"tag image+log rollback", images, nothing},
+	{"image+diff", images, images},
 	{"images", images, nothing},
 	{"inspect", objects, objects},
 	{"volume+inspect volume+rm", volumes, volumes},

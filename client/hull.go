@@ -36,7 +36,11 @@ func (c *Client) EventShutdown(ctx context.Context) (out []Outcome, err error) {
 
 func (c *Client) hull(ctx context.Context, r request, out any) error {
 	r.bare = true
-	err := c.call(ctx, r, out)
+	return c.notHull(r, c.call(ctx, r, out))
+}
+
+// notHull says so of an engine that does not know the path of r.
+func (c *Client) notHull(r request, err error) error {
 	if errdef.Kind(err) == errdef.ErrNotFound && err.Error() == "page not found" {
 		return errdef.NotImplemented("%s is not Hull, and has no %s", c.name(), r.path)
 	}
