@@ -80,9 +80,13 @@ func (b *builder) ownMounts() []specs.Mount {
 				Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shm, 10)}})
 		}
 	}
+	files := []string{"bind", "rprivate"}
+	if h.ReadOnly {
+		files = append(files, "ro")
+	}
 	for _, f := range b.files {
 		// Not id-mapped: they belong to the container's root already.
-		ms = append(ms, specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"bind", "rprivate"}})
+		ms = append(ms, specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: files})
 	}
 	return ms
 }
