@@ -50,22 +50,22 @@ func Names(fd int) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// maxPath is PATH_MAX without its NUL.
-const maxPath = 4095
+// MaxPath is how many bytes the name of an entry may have: PATH_MAX without its NUL.
+const MaxPath = 4095
 
 // CheckPath refuses the path of an entry that is too long for a path. Trees may be deeper, but who walks into them holds
 // a descriptor for each level, and nobody could extract what comes of it.
 func CheckPath(name string) error {
-	if len(name) > maxPath {
-		return errdef.Invalid("%.100s...: the path has more than %d bytes: the directories are too deep for a tar", name, maxPath)
+	if len(name) > MaxPath {
+		return errdef.Invalid("%.100s...: the path has more than %d bytes: the directories are too deep for a tar", name, MaxPath)
 	}
 	return nil
 }
 
 // clean turns the name of an entry into components joined by one slash each; "" is the directory itself.
 func clean(name string) (string, error) {
-	if strings.IndexByte(name, 0) >= 0 || len(name) > maxPath {
-		return "", errdef.Invalid("the name of an entry has a NUL byte or more than %d bytes", maxPath)
+	if strings.IndexByte(name, 0) >= 0 || len(name) > MaxPath {
+		return "", errdef.Invalid("the name of an entry has a NUL byte or more than %d bytes", MaxPath)
 	}
 	var parts []string
 	for part := range strings.SplitSeq(name, "/") {

@@ -310,3 +310,70 @@ func TestTooDeep(t *testing.T) {
 		t.Errorf("want that it is too deep, got %v", err)
 	}
 }
+
+// TestManyDirectories: of a tar without end of directories not all are remembered, and each gets its time.
+func TestManyDirectories(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "early"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd := open(t, dir)
+	defer unix.Close(fd)
+	x := &extractor{root: fd, dirs: map[string]time.Time{}}
+	want := time.Unix(1e9, 0)
+	if err := x.remember("early", want); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 * maxNames / 2000 {
+		if err := x.remember(fmt.Sprintf("%02000d", i), want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(x.dirs) > maxNames/2000 {
+		t.Errorf("%d names of 2000 bytes are remembered", len(x.dirs))
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "early")); err != nil || !fi.ModTime().Equal(want) {
+		t.Errorf("the time of the first one is %v, %v", fi.ModTime(), err)
+	}
+}
+
+// TestManyLinks: when too many names are remembered a hard link comes as a file.
+func TestManyLinks(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "a"), []byte("data"), 0o600), os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "b"))); err != nil {
+		t.Fatal(err)
+	}
+	fd := open(t, dir)
+	defer unix.Close(fd)
+	for _, named := range []int{0, maxNames} {
+		var out bytes.Buffer
+		w := NewWriter(&out)
+		w.named = named
+		if err := errors.Join(w.Add(t.Context(), fd, ".", "."), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want := "a file, b link"
+		if named > 0 {
+			want = "a file, b file"
+		}
+		var got []string
+		for tr := tar.NewReader(&out); ; {
+			hdr, err := tr.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch hdr.Typeflag {
+			case tar.TypeReg:
+				got = append(got, filepath.Base(hdr.Name)+" file")
+			case tar.TypeLink:
+				got = append(got, filepath.Base(hdr.Name)+" link")
+			}
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("with %d bytes of names: want %s, got %v", named, want, got)
+		}
+	}
+}

@@ -87,6 +87,7 @@ type extractor struct {
 	resolve uint64
 	buf     []byte
 	dirs    map[string]time.Time // times of directories, which have to wait for their content
+	named   int                  // bytes of names in dirs
 }
 
 func (x *extractor) entry(ctx context.Context, tr *tar.Reader, hdr *tar.Header) error {
@@ -222,7 +223,9 @@ func (x *extractor) directory(parent int, name, base string, hdr *tar.Header) er
 }
 
 func (x *extractor) directoryMeta(fd int, name string, hdr *tar.Header) error {
-	x.dirs[name] = hdr.ModTime
+	if err := x.remember(name, hdr.ModTime); err != nil {
+		return err
+	}
 	if err := x.chown(fd, "", unix.AT_EMPTY_PATH, hdr); err != nil {
 		return err
 	}
@@ -408,6 +411,20 @@ func (x *extractor) attributes(fd int, hdr *tar.Header) error {
 func setTime(dir int, base string, t time.Time) error {
 	ts := unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 	return unix.UtimesNanoAt(dir, base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// remember has the directory called name get the time t at the end. Of very many, those before get theirs now: content
+// that is still to come changes it.
+func (x *extractor) remember(name string, t time.Time) error {
+	if x.named += len(name) + entryCost; x.named > maxNames {
+		if err := x.times(); err != nil {
+			return err
+		}
+		clear(x.dirs)
+		x.named = len(name) + entryCost
+	}
+	x.dirs[name] = t
+	return nil
 }
 
 // times sets those of the directories. One that was replaced or moved meanwhile is left alone.

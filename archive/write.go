@@ -26,9 +26,17 @@ type Writer struct {
 
 	tar   *tar.Writer
 	links map[inode]string
+	named int // bytes of names in links
 	buf   []byte
 	taken int64 // of Room
 }
+
+// maxNames bounds the names that are remembered, in bytes: who fills a tree with links, or a tar with directories, does
+// not fill the memory too.
+const maxNames = 32 << 20
+
+// entryCost is about what an entry of a map costs beside the text of its name, in bytes.
+const entryCost = 64
 
 type inode struct{ dev, ino uint64 }
 
@@ -85,7 +93,7 @@ func (w *Writer) add(ctx context.Context, dir int, base, name string) (again boo
 		}
 		return false, w.file(ctx, fd, fd, name, &st)
 	case unix.S_IFLNK:
-		buf := make([]byte, maxPath+1)
+		buf := make([]byte, MaxPath+1)
 		n, err := unix.Readlinkat(dir, base, buf)
 		if err != nil {
 			return changed(err), w.lost(name, err)
@@ -165,7 +173,10 @@ func (w *Writer) file(ctx context.Context, fd, data int, name string, st *unix.S
 			hdr.Typeflag, hdr.Linkname = tar.TypeLink, first
 			return w.tar.WriteHeader(hdr)
 		}
-		w.links[id] = name
+		if w.named < maxNames { // else it comes as a file of its own
+			w.links[id] = name
+			w.named += len(name) + entryCost
+		}
 	}
 	if w.Foreign == nil || !w.Foreign(data) {
 		hdr.Size = st.Size
