@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"hull/archive"
+	"hull/errdef"
 
 	"golang.org/x/sys/unix"
 )
@@ -222,18 +223,49 @@ func (d *differ) opaque(fd int) bool {
 }
 
 // redirect is where the lower part of a renamed directory or of a metacopy is: a name beside it, or an absolute path;
-// "" is where it itself is.
-func (d *differ) redirect(fd int) string {
-	buf := make([]byte, 4096)
-	n, err := unix.Fgetxattr(fd, d.attr+"redirect", buf)
-	if err != nil {
-		return ""
+// "" is where it itself is. attributes is a path to the file.
+func (d *differ) redirect(attributes string) (string, error) {
+	buf := make([]byte, archive.MaxPath+1)
+	n, err := unix.Getxattr(attributes, d.attr+"redirect", buf)
+	if err == unix.ENODATA || err == unix.ENOTSUP {
+		return "", nil
 	}
-	return string(buf[:n])
+	if err != nil {
+		return "", fmt.Errorf("read redirect: %w", err)
+	}
+	if to := string(buf[:n]); validRedirect(to) {
+		return to, nil
+	}
+	return "", errdef.As(errdef.ErrCorrupt, fmt.Errorf("overlayfs cannot have written the redirect %.200q", buf[:n]))
 }
 
-// below returns what lies in the lower layers under a file of upper called name, whose parent's are content.
-func (d *differ) below(content stack, name, redirect string) (*entry, error) {
+// validRedirect is the kernel's rule, ovl_check_redirect: without it a redirect would lead anywhere on the host.
+func validRedirect(s string) bool {
+	name := func(part string) bool {
+		return part != "" && part != "." && part != ".." && strings.IndexByte(part, 0) < 0
+	}
+	if rest, absolute := strings.CutPrefix(s, "/"); absolute {
+		for part := range strings.SplitSeq(rest, "/") {
+			if !name(part) {
+				return false
+			}
+		}
+		return true
+	}
+	return name(s) && !strings.Contains(s, "/")
+}
+
+// self is a path to what fd is open on, which may be open for nothing (O_PATH). /proc is the host's here, as a worker that
+// compares layers is in no container.
+func self(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// below returns what lies in the lower layers under a file of upper called name, whose parent's are content. attributes is
+// a path to the file.
+func (d *differ) below(content stack, name, attributes string) (*entry, error) {
+	redirect, err := d.redirect(attributes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	if redirect == "" {
 		return d.lookup(content, name)
 	}
@@ -242,7 +274,7 @@ func (d *differ) below(content stack, name, redirect string) (*entry, error) {
 	}
 	at := d.lower
 	var e *entry
-	for part := range strings.SplitSeq(strings.Trim(redirect, "/"), "/") {
+	for part := range strings.SplitSeq(redirect[1:], "/") {
 		next, err := d.lookup(at, part)
 		e.close()
 		if e = next; err != nil || e == nil {
@@ -340,7 +372,11 @@ func (d *differ) visit(ctx context.Context, full, n string, up int, content, ima
 	}
 	// The first of its directories is upper's; what it merges with is the rest.
 	rest := is.dirs[1:]
-	same = same && !d.opaque(is.dirs[0]) && d.redirect(is.dirs[0]) == "" && len(rest) == len(lower)
+	redirect, err := d.redirect(self(is.dirs[0]))
+	if err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	same = same && !d.opaque(is.dirs[0]) && redirect == "" && len(rest) == len(lower)
 	return d.walk(ctx, full, is.dirs[0], rest, lower, same)
 }
 
@@ -381,7 +417,7 @@ func (d *differ) merge(e *entry, content stack) error {
 	if d.opaque(fd) {
 		return nil
 	}
-	lower, err := d.below(content, e.base, d.redirect(fd))
+	lower, err := d.below(content, e.base, self(fd))
 	if err != nil || lower == nil {
 		return err
 	}
@@ -394,15 +430,15 @@ func (d *differ) merge(e *entry, content stack) error {
 
 // metacopy finds the content of a file of which upper has owner, mode and the like only.
 func (d *differ) metacopy(e *entry, content stack) error {
-	fd, err := unix.Openat(e.dir, e.base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openPath(e.dir, e.base)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Fgetxattr(fd, d.attr+"metacopy", nil); err != nil {
+	if _, err := unix.Getxattr(self(fd), d.attr+"metacopy", nil); err != nil {
 		return nil // it has it all
 	}
-	lower, err := d.below(content, e.base, d.redirect(fd))
+	lower, err := d.below(content, e.base, self(fd))
 	if err != nil {
 		return err
 	}
@@ -410,8 +446,31 @@ func (d *differ) metacopy(e *entry, content stack) error {
 	if lower == nil || lower.st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fmt.Errorf("the content of %s is missing in the layers of the image", e.base)
 	}
-	e.data, err = unix.Openat(lower.dir, lower.base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	data, err := openPath(lower.dir, lower.base)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(data)
+	e.data, err = unix.Open(self(data), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	return err
+}
+
+// openPath opens a regular file for nothing, so that it can be looked at before anything acts: what was one a moment ago
+// may be a device by now. ENOENT when it is something else.
+func openPath(dir int, name string) (int, error) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // alike says whether a directory is the same but for what is in it.

@@ -179,3 +179,50 @@ func TestChangesTooDeep(t *testing.T) {
 		}
 	}
 }
+
+// TestRedirectStays: what is in overlayfs' own attributes leads to no place that overlayfs would not go to.
+func TestRedirectStays(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, to := range []string{"../secret", "..", ".", "a/b", "/../secret", "/dir/../../secret", "//dir", "/dir/", "/", "\x00", strings.Repeat("x", 5000)} {
+		top := t.TempDir()
+		write(t, top, "lower/", "lower/dir/", "lower/dir/f", "upper/", "upper/moved/", "secret/", "secret/key")
+		if err := unix.Setxattr(filepath.Join(top, "upper/moved"), "trusted.overlay.redirect", []byte(to), 0); err != nil {
+			t.Skipf("no trusted attributes here: %v", err)
+		}
+		for _, op := range []string{OpChanges, OpLayer} {
+			var out bytes.Buffer
+			s := &server{job: &Job{Op: op, Lower: []string{filepath.Join(top, "lower")}, Upper: filepath.Join(top, "upper")}, out: bufio.NewWriter(&out)}
+			err := s.run(t.Context())
+			s.out.Flush()
+			if strings.Contains(out.String(), "key") || err == nil {
+				t.Errorf("%s with the redirect %.20q: %v\n%s", op, to, err, &out)
+			}
+		}
+	}
+	for _, to := range []string{"dir", "/dir", "/a/b/..c"} {
+		if !validRedirect(to) {
+			t.Errorf("%q is one that overlayfs writes", to)
+		}
+	}
+}
+
+// TestSwappedForDevice: a file that becomes a device after it was looked at is not opened.
+func TestSwappedForDevice(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const nobodys = 240<<8 | 250 // a number for experiments: opening it is ENXIO
+	if err := unix.Mknodat(fd, "f", unix.S_IFCHR|0o600, nobodys); err != nil {
+		t.Skipf("no device can be made here: %v", err)
+	}
+	e := &entry{dir: fd, base: "f", data: -1}
+	e.st.Mode = unix.S_IFREG | 0o600 // a moment ago
+	if err := (&differ{attr: "trusted.overlay."}).metacopy(e, nil); err != unix.ENOENT {
+		t.Errorf("want ENOENT, as for a file that is gone, got %v", err)
+	}
+}
