@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"hull/engine"
 	"hull/errdef"
 	"hull/image"
 
@@ -142,6 +142,7 @@ type message struct {
 	Status      string         `json:"status,omitempty"`
 	ID          string         `json:"id,omitempty"`
 	Progress    *progress      `json:"progressDetail,omitempty"`
+	Aux         any            `json:"aux,omitempty"`
 	ErrorDetail *messageDetail `json:"errorDetail,omitempty"`
 	Error       string         `json:"error,omitempty"`
 }
@@ -157,11 +158,15 @@ type messageDetail struct {
 
 // messages sends such lines. Until the first there can still be an error by status code.
 type messages struct {
-	q     *request
+	q *request
+
+	mu    sync.Mutex // protects the following, and keeps lines whole
 	begun bool
 }
 
 func (m *messages) send(msg message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !m.begun {
 		m.begun = true
 		m.q.w.Header().Set("Content-Type", "application/json")
@@ -172,7 +177,10 @@ func (m *messages) send(msg message) {
 
 // fail ends the stream with err, or hands it on if nothing was sent.
 func (m *messages) fail(err error) error {
-	if !m.begun {
+	m.mu.Lock()
+	begun := m.begun
+	m.mu.Unlock()
+	if !begun {
 		return err
 	}
 	m.send(message{Error: err.Error(), ErrorDetail: &messageDetail{err.Error()}})
@@ -258,10 +266,10 @@ func (q *request) platforms(key string) ([]string, error) {
 
 // createImage is POST /images/create: an import of the body, or a pull.
 func (s *server) createImage(q *request) error {
-	m := &messages{q: q}
 	if from := q.query("fromImage"); from != "" {
-		return s.pullImage(m, from, q.query("tag"))
+		return s.pullImage(q, from, q.query("tag"))
 	}
+	m := &messages{q: q}
 	if src := q.query("fromSrc"); src != "-" {
 		return errdef.NotImplemented("import of a URL is not there: download it and give the file")
 	}
@@ -276,20 +284,5 @@ func (s *server) createImage(q *request) error {
 		return m.fail(err)
 	}
 	m.send(message{Status: id})
-	return nil
-}
-
-// pullImage gives the built-in image; registries come later.
-func (s *server) pullImage(m *messages, name, tag string) error {
-	if tag != "" && !strings.HasPrefix(tag, "sha256:") {
-		name += ":" + tag
-	}
-	if !engine.IsBox(name) {
-		return errdef.NotImplemented("pulling %s: this Hull does not talk to registries yet; bring the image with hull load, or make one with hull import", name)
-	}
-	if _, err := s.engine.Image(m.q.Context(), engine.BoxRef); err != nil {
-		return err
-	}
-	m.send(message{Status: "Status: the image " + engine.BoxRef + " is built in"})
 	return nil
 }

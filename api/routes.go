@@ -76,6 +76,7 @@ var table = [...]route{
 	{"POST", "/images/create", (*server).createImage, write},
 	{"GET", "/images/{name...}/json", (*server).inspectImage, read},
 	{"GET", "/images/{name...}/history", (*server).imageHistory, read},
+	{"POST", "/images/{name...}/push", (*server).pushImage, write},
 	{"POST", "/images/{name...}/tag", (*server).tagImage, write},
 	{"DELETE", "/images/{name...}", (*server).removeImage, write},
 	{"GET", "/hull/v1/images/log", (*server).imageLog, read},

@@ -70,7 +70,6 @@ func TestRefusedFlags(t *testing.T) {
 	f := newFake(t)
 	for line, want := range map[string]string{
 		"create --gpus all app:1": "hull: --gpus needs CDI devices, which this version does not have yet\n",
-		"pull app:1":              "hull: pull needs a registry client, which this version does not have yet; images come with load and import\n",
 		"build .":                 "hull: build comes with a later version, in hulld\n",
 	} {
 		r := f.hull("", strings.Fields(line)...)
@@ -81,7 +80,7 @@ func TestRefusedFlags(t *testing.T) {
 	for _, line := range []string{
 		"run --link x app:1", "run --dns x app:1", "run --add-host a app:1", "run --add-host a:b app:1", "run --mac-address 1 app:1",
 		"run --network none --network host app:1", "run --network alias=x app:1", "run --ip x app:1",
-		"run --device vendor.com/class=x app:1", "run --pull always app:1",
+		"run --device vendor.com/class=x app:1",
 	} {
 		r := f.hull("", strings.Fields(line)...)
 		if r.code != 125 || len(r.requests) > 0 {
@@ -100,9 +99,10 @@ func TestMissingImage(t *testing.T) {
 	f := newFake(t)
 	f.on("POST /containers/create", refuse(404, "No such image: nothing:latest"))
 	cid := filepath.Join(t.TempDir(), "cid")
+	f.on("POST /images/create", refuse(404, "manifest for nothing:latest not found: manifest unknown"))
 	r := f.hull("", "run", "--cidfile", cid, "nothing")
-	want := "Unable to find image 'nothing:latest' locally\nhull: No such image: nothing:latest\n"
-	if r.code != 125 || !strings.HasPrefix(r.stderr, want) || !strings.Contains(r.stderr, "hull load") {
+	want := "Unable to find image 'nothing:latest' locally\nhull: manifest for nothing:latest not found: manifest unknown\n"
+	if r.code != 125 || !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("want 125 and %q, got %d and %q", want, r.code, r.stderr)
 	}
 	if _, err := os.Stat(cid); err == nil {

@@ -57,6 +57,8 @@ var commands = [...]command{
 	{name: "logs", short: shortLogs, build: buildLogs},
 	{name: "pause", short: shortPause, build: buildPause},
 	{name: "port", short: shortPort, build: buildPort},
+	{name: "pull", short: shortPull, group: common, build: buildPull},
+	{name: "push", short: shortPush, group: common, build: buildPush},
 	{name: "rename", short: shortRename, build: buildRename},
 	{name: "restart", short: shortRestart, build: buildRestart},
 	{name: "rm", short: shortRm, build: buildRm},
@@ -113,6 +115,8 @@ var imageCommands = [...]command{
 	{name: "pin", short: "Keep images whatever becomes of their names", build: buildImagePin},
 	{name: "pins", short: "List pinned images", build: buildImagePins},
 	{name: "prune", short: "Remove images that no container has", build: buildImagePrune},
+	{name: "pull", short: shortPull, build: buildPull},
+	{name: "push", short: shortPush, build: buildPush},
 	{name: "rm", aliases: []string{"remove"}, short: shortRmi, build: buildRmi},
 	{name: "rollback", short: "Let a tag name what it did before", build: buildImageRollback},
 	{name: "save", short: shortSave, build: buildSave},
@@ -159,6 +163,8 @@ const (
 	shortExport  = "Write a container's file system as a tar"
 	shortImport  = "Make an image from the tar of a root file system"
 	shortKill    = "Send a signal to running containers"
+	shortPull    = "Pull an image from its registry"
+	shortPush    = "Push an image to its registry"
 	shortLoad    = "Load images from a tar archive or stdin"
 	shortLogs    = "Print what a container wrote"
 	shortPause   = "Freeze the processes of containers"

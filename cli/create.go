@@ -8,6 +8,7 @@ import (
 
 	"hull/client"
 	"hull/errdef"
+	"hull/ref"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -53,13 +54,20 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	}
 	defer cid.abandon()
 	if o.pull == "always" {
-		return "", hint(errdef.NotImplemented("--pull always needs a registry client, which this version does not have yet"),
-			"Without it the image of this machine is used.")
+		if err := a.pullFor(ctx, c, o, req.Image); err != nil {
+			return "", err
+		}
 	}
 	req.Env = a.withProxies(req.Env)
-	created, err := c.ContainerCreate(ctx, client.CreateOptions{Name: o.name, Platform: o.platform, StartSoon: startSoon}, req)
+	how := client.CreateOptions{Name: o.name, Platform: o.platform, StartSoon: startSoon}
+	created, err := c.ContainerCreate(ctx, how, req)
+	if o.pull == "missing" && isMissing(err) {
+		if err = a.pullMissing(ctx, c, o, req.Image, err); err == nil {
+			created, err = c.ContainerCreate(ctx, how, req)
+		}
+	}
 	if err != nil {
-		return "", a.missingImage(err, o, req.Image)
+		return "", err
 	}
 	if o.flags.Changed("kernel-memory") {
 		a.warn(noKernelMemory)
@@ -70,20 +78,34 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	return created.ID, cid.write(created.ID)
 }
 
-// missingImage explains what can be done while there is no registry to ask.
-func (a *app) missingImage(err error, o *options, image string) error {
-	if !errors.Is(err, errdef.ErrNotFound) || !strings.Contains(err.Error(), "No such image") {
+// isMissing says whether an engine has not got the image of a container.
+func isMissing(err error) bool {
+	return errors.Is(err, errdef.ErrNotFound) && strings.Contains(err.Error(), "No such image")
+}
+
+// pullMissing brings the image that is missing, if its name is one that a registry can know.
+func (a *app) pullMissing(ctx context.Context, c *client.Client, o *options, image string, missing error) error {
+	r, err := ref.Parse(image)
+	if err != nil {
+		return missing
+	}
+	if !o.quiet {
+		a.err.printf("Unable to find image '%s' locally\n", r.Tagged().Familiar())
+	}
+	return a.pullFor(ctx, c, o, image)
+}
+
+// pullFor brings the image of a container. What is said of it goes to stderr: stdout is the container's.
+func (a *app) pullFor(ctx context.Context, c *client.Client, o *options, image string) error {
+	r, err := ref.Parse(image)
+	if err != nil {
 		return err
 	}
-	if o.pull == "never" {
+	t, err := a.newTransfer(a.err, o.quiet, "")
+	if err != nil {
 		return err
 	}
-	if _, tag := splitTag(image); tag == "" && !strings.Contains(image, "@") {
-		image += ":latest"
-	}
-	a.err.printf("Unable to find image '%s' locally\n", image)
-	return hint(err, "This version cannot pull images yet. Load an archive of one (docker save) with '"+a.Name+
-		" load', or make one of a root file system with '"+a.Name+" import'.")
+	return a.pull(ctx, c, t, r.Tagged(), client.PullOptions{Platform: o.platform})
 }
 
 // idFile is the file of --cidfile. It must not exist; what could not be used is removed.

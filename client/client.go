@@ -25,6 +25,8 @@ import (
 	"sync"
 
 	"hull/errdef"
+
+	"github.com/moby/moby/api/types/registry"
 )
 
 // Version is the newest version of the Engine API this client was written for, MinVersion the oldest it can use.
@@ -138,6 +140,7 @@ type request struct {
 	upgrade      bool      // the connection becomes a raw stream
 	bare         bool      // no version in the path
 	startSoon    bool      // see CreateOptions.StartSoon
+	auth         string    // for a registry: the value of X-Registry-Auth
 }
 
 func (c *Client) url(ctx context.Context, r request) (string, error) {
@@ -180,6 +183,9 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 	req.Header.Set("User-Agent", "hull")
 	if r.startSoon {
 		req.Header.Set("Hull-Start", "soon")
+	}
+	if r.auth != "" {
+		req.Header.Set(registry.AuthHeader, r.auth)
 	}
 	if r.json != nil {
 		req.Header.Set("Content-Type", "application/json")

@@ -40,6 +40,8 @@ type Config struct {
 	Registry struct {
 		Insecure []string // HOST[:PORT] or a range of addresses
 		Mirrors  []string // URLs
+
+		Downloads, Uploads int // layers of one image at once; 0 is the default
 	}
 	Ulimits        []Ulimit
 	DefaultRuntime string

@@ -53,6 +53,8 @@ containers = false
 [registry]
 insecure = ["10.0.0.0/8", "registry.local:5000"]
 mirrors = ["https://mirror.local"]
+downloads = 4
+uploads = 6
 
 [ulimits]
 nofile = "1024:4096"
@@ -81,6 +83,7 @@ func want() *Config {
 	c.DNS.Servers, c.DNS.Search, c.DNS.Options = []string{"10.0.0.1", "fd00::1"}, []string{"example.org"}, []string{"ndots:2"}
 	c.Proxy.HTTP, c.Proxy.HTTPS, c.Proxy.No, c.Proxy.Outside = "http://me:secret@proxy:3128", "proxy:3128", "localhost,.example.org", true
 	c.Registry.Insecure, c.Registry.Mirrors = []string{"10.0.0.0/8", "registry.local:5000"}, []string{"https://mirror.local"}
+	c.Registry.Downloads, c.Registry.Uploads = 4, 6
 	return c
 }
 
@@ -123,6 +126,7 @@ func TestDockerFile(t *testing.T) {
 	"dns": ["10.0.0.1", "fd00::1"], "dns-search": ["example.org"], "dns-opts": ["ndots:2"],
 	"proxies": {"http-proxy": "http://me:secret@proxy:3128", "https-proxy": "proxy:3128", "no-proxy": "localhost,.example.org"},
 	"insecure-registries": ["10.0.0.0/8", "registry.local:5000"], "registry-mirrors": ["https://mirror.local"],
+	"max-concurrent-downloads": 4, "max-concurrent-uploads": 6,
 	"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 4096, "Soft": 1024}, "core": {"Hard": -1, "Soft": -1}, "nproc": {"Soft": 10, "Hard": 20}},
 	"default-runtime": "crun",
 	"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}, "other": {"path": "runc"}},

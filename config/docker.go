@@ -21,8 +21,6 @@ var dockerOnly = [...]struct{ name, why string }{
 	{"live-restore", "containers live on whatever happens to hull serve"},
 	{"log-format", noEffect},
 	{"log-level", noEffect},
-	{"max-concurrent-downloads", noEffect},
-	{"max-concurrent-uploads", noEffect},
 	{"max-download-attempts", noEffect},
 	{"metrics-addr", noEffect},
 	{"oom-score-adjust", noEffect},

@@ -72,6 +72,12 @@ var Keys = [...]Key{
 	{"registry.mirrors", "registry-mirrors", "list of URLs", "", "Registries that are asked before Docker Hub.",
 		func(c *Config, v *value) error { return v.strings(&c.Registry.Mirrors, checkMirror) },
 		func(c *Config) string { return strings.Join(c.Registry.Mirrors, ", ") }},
+	{"registry.downloads", "max-concurrent-downloads", "number", "3", "How many layers of one image a pull fetches at once.",
+		func(c *Config, v *value) error { return number(v, &c.Registry.Downloads, 1, 100) },
+		func(c *Config) string { return nonzero(int64(c.Registry.Downloads)) }},
+	{"registry.uploads", "max-concurrent-uploads", "number", "5", "How many layers of one image a push sends at once.",
+		func(c *Config, v *value) error { return number(v, &c.Registry.Uploads, 1, 100) },
+		func(c *Config) string { return nonzero(int64(c.Registry.Uploads)) }},
 
 	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
 		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },

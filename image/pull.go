@@ -67,6 +67,10 @@ func (s *Store) Pull(ctx context.Context, o Origin, r ref.Ref, opts PullOptions)
 	if err != nil {
 		return Pulled{}, err
 	}
+	progress := oneAtATime(opts.Progress)
+	if progress != nil {
+		progress(Progress{ID: orDefault(r.Tag, string(r.Digest)), Action: "Pulling from " + r.Repo})
+	}
 	if done, ok := s.upToDate(r, top, opts.Platform == "" && !opts.AllPlatforms); ok {
 		return done, nil
 	}
@@ -75,7 +79,7 @@ func (s *Store) Pull(ctx context.Context, o Origin, r ref.Ref, opts PullOptions)
 		return Pulled{}, err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	q := &puller{s: s, in: in, o: o, opts: opts, platform: p, progress: oneAtATime(opts.Progress)}
+	q := &puller{s: s, in: in, o: o, opts: opts, platform: p, progress: progress}
 	pulled, err = q.pull(ctx, r, top)
 	if errors.Is(err, unix.ENOSPC) { // a full disk needs the space more than the next pull does
 		for d := range q.ingests {
@@ -92,6 +96,7 @@ type target struct {
 	declared string
 	m        *manifest
 	x        *index
+	alone    bool // of an index: it stands for the whole
 }
 
 // target asks the registry what r names.
@@ -563,7 +568,7 @@ func (q *puller) downloading(d descriptor) func(int64) {
 	return func(n int64) {
 		if n == d.Size {
 			q.progress(Progress{ID: d.Digest.Short(), Action: "Download complete"})
-		} else if now := time.Now(); now.Sub(last) >= progressEvery {
+		} else if now := time.Now(); n > 0 && now.Sub(last) >= progressEvery {
 			last = now
 			q.progress(Progress{ID: d.Digest.Short(), Action: "Downloading", Current: n, Total: d.Size})
 		}

@@ -160,11 +160,11 @@ func isCertificate(err error) bool {
 	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
-// isNobody says that there is no such host, or that it does not speak TLS.
+// isNobody says that there is no such host, or no way to ask for it, or that it does not speak TLS.
 func isNobody(err error) bool {
 	var dns *net.DNSError
 	var record tls.RecordHeaderError
-	return errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
+	return errors.As(err, &dns) && !dns.IsTimeout && !dns.IsTemporary || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // isRefused says that nobody listens, or that there is no way there.

@@ -66,7 +66,7 @@ func TestBoxOffline(t *testing.T) {
 	if got := h.Must(t, "run", "--rm", "--network", "none", "box", "echo", "again"); got != "again" {
 		t.Errorf("got %q", got)
 	}
-	if r := h.Run(t, "run", "--rm", "--network", "none", "box:other", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "No such image") {
+	if r := h.Run(t, "run", "--rm", "--pull", "never", "--network", "none", "box:other", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "No such image") {
 		t.Errorf("a tag box does not have: %+v", r)
 	}
 	h.Mark(t) // the image was unpacked again

@@ -308,7 +308,7 @@ func (h *Hull) files() []string {
 			}
 			rel, _ := filepath.Rel(h.Dir, path)
 			switch {
-			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", strings.HasPrefix(rel, "root/skeleton-"):
+			case rel == "root/bin", rel == "root/seccomp", rel == "root/refs.log", rel == "root/origins", strings.HasPrefix(rel, "root/skeleton-"):
 				return filepath.SkipDir
 			case rel == "run/firewall/state.json", rel == "run/firewall/relay", rel == "root/version", rel == "root/oci-layout", rel == "root/index.json", strings.HasPrefix(rel, "root/networks/"), filepath.Base(rel) == ".last", filepath.Base(rel) == ".lock", rel == "root/containers/.limbo":
 			case filepath.Base(filepath.Dir(rel)) == "containers", filepath.Base(filepath.Dir(rel)) == ".limbo",

@@ -14,7 +14,7 @@
 //	census          nothing came or went since the images were loaded (done at the end too)
 //	eventually hull ARG...   again until it succeeds, for ten seconds
 //
-// $HULL is the program, for exec and its &; $DIR is the engine's directory, with root and run in it. Images:
-// busybox, layered:3 (package rig). Conditions: [guest]. Beware: a script removes the containers it made, or the
-// census fails it.
+// $HULL is the program, for exec and its &; $DIR is the engine's directory, with root and run in it; $REGISTRY is the
+// address of an empty registry. Images: busybox, layered:3 (package rig). Conditions: [guest]. Beware: a script removes
+// the containers it made, or the census fails it.
 package script

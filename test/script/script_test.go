@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"hull/registry/registrytest"
 	"hull/test/rig"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -57,7 +58,7 @@ func run(t *testing.T, program string) {
 			h.Load(t, busybox)
 			h.Load(t, layered)
 			env.Vars = append(env.Vars, h.Env...)
-			env.Vars = append(env.Vars, "HULL="+h.Program, "DIR="+h.Dir)
+			env.Vars = append(env.Vars, "HULL="+h.Program, "DIR="+h.Dir, "REGISTRY="+registrytest.New(t, registrytest.Options{}).Addr)
 			env.Values["session"] = &session{t: t, h: h}
 			return nil
 		},

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"hull/client"
+	"hull/errdef"
+	"hull/ref"
+
+	"github.com/spf13/cobra"
+)
+
+func buildPush(a *app, cmd *cobra.Command) {
+	var o client.PushOptions
+	var all, quiet bool
+	var format string
+	cmd.Use += " [OPTIONS] NAME[:TAG]"
+	cmd.Args = a.arguments(1, 1)
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of the repository that are here")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Print only the name of the image")
+	f.StringVar(&o.Platform, "platform", "", "Push only this platform's image of an index, os/arch[/variant]")
+	f.StringVar(&format, "format", "", "How to tell of the progress: 'json' is a line of JSON for each message")
+	f.Bool("disable-content-trust", true, "Has no effect: there are no signatures of that kind")
+	_ = f.MarkHidden("disable-content-trust") // fails only for a flag that is not there
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r, err := ref.Parse(args[0])
+		switch {
+		case err != nil:
+			return err
+		case r.Digest != "":
+			return errdef.Invalid("cannot push a digest reference")
+		case all && r.Tag != "":
+			return errdef.Invalid("tag can't be used with --all-tags/-a")
+		}
+		t, err := a.newTransfer(a.out, quiet, format)
+		if err != nil {
+			return err
+		}
+		if !all && r.Tag == "" {
+			r = r.Tagged()
+			t.say("Using default tag: " + r.Tag)
+		}
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		o.Tag = r.Tag
+		m, err := c.ImagePush(cmd.Context(), r.Name(), o)
+		if err != nil {
+			return err
+		}
+		if err := t.show(m); err != nil {
+			return err
+		}
+		if quiet {
+			t.result(r.String())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// PushOptions of ImagePush.
+type PushOptions struct {
+	Tag      string // empty pushes all tags of the repository
+	Platform string // os/arch[/variant]: only this image of an index
+	Auth     string // the value of X-Registry-Auth; empty is none
+}
+
+// ImagePush has the engine store an image of the repository name at its registry; the answer is a stream of messages.
+func (c *Client) ImagePush(ctx context.Context, name string, o PushOptions) (*Messages, error) {
+	p, err := imagePath(name, "/push")
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{}
+	text(q, "tag", o.Tag)
+	if o.Platform != "" {
+		j, err := platformJSON(o.Platform)
+		if err != nil {
+			return nil, err
+		}
+		q.Set("platform", j)
+	}
+	auth := o.Auth
+	if auth == "" {
+		auth = noAuth // Docker's engine wants the header, even with nothing in it
+	}
+	return c.messages(ctx, request{method: http.MethodPost, path: p, query: q, auth: auth})
+}
+
+// noAuth is {} in base64.
+const noAuth = "e30="

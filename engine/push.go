@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"hull/errdef"
+	"hull/image"
+	"hull/ref"
+)
+
+// PushOptions are for PushImage.
+type PushOptions struct {
+	Remote
+	Platform string // os/arch[/variant]: only this image of an index; "" is all that are here
+	Progress func(image.Progress)
+	Done     func(image.Pushed, ref.Ref) // called for each tag that is there; may be nil
+}
+
+// PushImage stores an image at its registry. tag is what name lacks; without one all tags that are here are pushed, as in
+// Docker's API.
+func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions) error {
+	if err := e.ready(); err != nil {
+		return err
+	}
+	r, err := reference(name, tag)
+	if err != nil {
+		return err
+	}
+	if r.Digest != "" {
+		return errdef.Invalid("cannot push a digest reference")
+	}
+	all := []ref.Ref{r}
+	if r.Tag == "" {
+		if all = e.images().Tags(r); len(all) == 0 {
+			return errdef.NotFound("An image does not exist locally with the tag: %s", r.FamiliarName())
+		}
+	}
+	c, err := e.Config()
+	if err != nil {
+		return err
+	}
+	repo, err := e.repository(r, o.Remote, true)
+	if err != nil {
+		return err
+	}
+	defer repo.Close()
+	for _, r := range all {
+		done, err := e.images().Push(ctx, repo, r, image.PushOptions{
+			Platform: o.Platform, Uploads: c.Registry.Uploads, Progress: o.Progress,
+			Fetch: func(ctx context.Context, name string, d ref.Digest) (io.ReadCloser, error) {
+				return e.fetch(ctx, name, d, o.Remote)
+			},
+		})
+		if err != nil {
+			return e.storeError(err)
+		}
+		if o.Done != nil {
+			o.Done(done, r)
+		}
+		e.imageEvent("push", r.Familiar(), r.FamiliarName())
+	}
+	return nil
+}
+
+// fetch opens a blob where it is known to be.
+func (e *Engine) fetch(ctx context.Context, name string, d ref.Digest, o Remote) (io.ReadCloser, error) {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := e.repository(r, o, false)
+	if err != nil {
+		return nil, err
+	}
+	body, _, err := repo.Blob(ctx, d, 0)
+	if err != nil {
+		repo.Close()
+		return nil, err
+	}
+	return &fetched{body, repo.Close}, nil
+}
+
+// fetched is a blob with the connection it comes through.
+type fetched struct {
+	io.ReadCloser
+	end func()
+}
+
+func (f *fetched) Close() error {
+	defer f.end()
+	return f.ReadCloser.Close()
+}
