@@ -30,6 +30,7 @@ type File struct {
 type Image struct {
 	Tag     string
 	Layers  [][]File
+	Tars    [][]byte // layers above those, ready-made
 	Cmd     []string
 	Entry   []string
 	Env     []string
@@ -148,6 +149,9 @@ func (i *Image) config(t testing.TB) (config []byte, layers [][]byte) {
 	for _, files := range i.Layers {
 		l := layer(t, files)
 		layers = append(layers, l)
+	}
+	layers = append(layers, i.Tars...)
+	for _, l := range layers {
 		ids = append(ids, "sha256:"+digest(l))
 	}
 	return encode(t, map[string]any{"architecture": runtime.GOARCH, "os": "linux", "created": "2026-01-02T03:04:05Z",
