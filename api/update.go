@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 
+	"hull/engine"
 	"hull/errdef"
 
 	"github.com/moby/moby/api/types/container"
@@ -21,14 +22,14 @@ func (s *server) updateContainer(q *request) error {
 	if n := body.PidsLimit; n != nil && *n == 0 { // unlimited, here
 		change.PidsLimit = n
 	}
-	warnings, err := s.engine.Update(q.Context(), q.name, &change)
+	var policy *engine.RestartPolicy // nil: it stays
+	if body.RestartPolicy.Name != "" {
+		p := restartFrom(body.RestartPolicy)
+		policy = &p
+	}
+	warnings, err := s.engine.Update(q.Context(), q.name, &change, policy)
 	if err != nil {
 		return err
-	}
-	if body.RestartPolicy.Name != "" { // else it stays
-		if err := s.engine.SetRestart(q.Context(), q.name, restartFrom(body.RestartPolicy)); err != nil {
-			return err
-		}
 	}
 	if warnings == nil {
 		warnings = []string{}

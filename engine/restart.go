@@ -383,62 +383,51 @@ func (e *Engine) forget(ctx context.Context, c *Container) error {
 	return err
 }
 
-// SetRestart changes the restart policy of a container, running or not. One that waits to be started again stops waiting
-// when the new policy does not want it.
-func (e *Engine) SetRestart(ctx context.Context, name string, p RestartPolicy) error {
-	c, err := e.use(ctx, name)
-	if err != nil {
-		return err
+// setRestart changes the restart policy, if that is possible.
+func (r *record) setRestart(p RestartPolicy) error {
+	r.Host.Restart = p
+	err := checkRestart(&r.Host)
+	if err != nil && r.Host.AutoRemove {
+		return errdef.Invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
 	}
-	l, err := e.lock(ctx, c.ID)
-	if err != nil {
-		return err
-	}
-	defer l.Unlock()
-	rec, err := e.readRecord(e.dir(c.ID))
-	if err != nil {
-		return err
-	}
-	was := rec.Host.kept()
-	rec.Host.Restart = p
-	if err := checkRestart(&rec.Host); err != nil {
-		if rec.Host.AutoRemove {
-			return errdef.Invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
-		}
-		return err
-	}
-	if rec.Host.Restart == c.Host.Restart {
-		return nil
-	}
-	c.Host.Restart = rec.Host.Restart
+	return err
+}
+
+// beforePolicy prepares for the policy that c, which is locked, is about to get; was says whether ends of it were judged
+// so far. One that waits to be started again stops waiting when the policy does not want it. undo is for when it does not
+// get the policy after all: one that has stopped waiting is found, and waits again.
+func (e *Engine) beforePolicy(ctx context.Context, c *Container, was bool) (undo func() error, err error) {
 	s, err := monitor.ReadState(e.dir(c.ID))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r := e.readRestarts(c.ID)
+	before := *r
 	if !was {
 		// What ended before there was a policy stays ended, also at the next boot.
 		*r = restarts{Judged: s.Ends, Stopped: !c.Running()}
 	}
-	if r.waiting(s) && !p.wants(&restarts{}, s.ExitCode) {
+	if r.waiting(s) && !c.Host.Restart.wants(&restarts{}, s.ExitCode) {
 		r.Due = time.Time{}
 		if _, err := e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpCancel}); err != nil && !errors.Is(err, monitor.ErrNoMonitor) && !errors.Is(err, errdef.ErrConflict) {
-			return err
+			return nil, err
 		}
 	}
 	if err := e.writeRestarts(c.ID, r, true); err != nil {
-		return err
+		return nil, err
 	}
-	if err := rec.write(e.dir(c.ID)); err != nil {
-		return err
-	}
+	return func() error { return e.writeRestarts(c.ID, &before, false) }, nil
+}
+
+// afterPolicy makes sure that the end of c, which is locked and has got a policy, is judged by it.
+func (e *Engine) afterPolicy(ctx context.Context, c *Container) error {
 	if !c.Running() || !c.Host.kept() {
 		return nil // the next judgement says no
 	}
 	if err := e.keep(c.ID); err != nil {
 		return err
 	}
-	_, err = e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpOnExit, OnExit: e.onExit(c)})
+	_, err := e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpOnExit, OnExit: e.onExit(c)})
 	if errors.Is(err, monitor.ErrNoMonitor) {
 		return nil // ended meanwhile; the next command finds it
 	}

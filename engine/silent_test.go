@@ -41,6 +41,14 @@ func TestSilentMonitor(t *testing.T) {
 	} else if want := fmt.Sprintf("`kill -CONT %d`", pids[killed.ID]); !strings.Contains(err.Error(), want) {
 		t.Errorf("rename: want %q in %v", want, err)
 	}
+	// All of it or nothing: the monitor is asked last.
+	processes := int64(77)
+	if _, err := e.Update(t.Context(), forced.ID, &Resources{PidsLimit: &processes}, &RestartPolicy{Name: restartAlways}); !errors.Is(err, errdef.ErrDeadline) {
+		t.Errorf("update: want ErrDeadline, got %v", err)
+	}
+	if c, err := e.Inspect(t.Context(), forced.ID); err != nil || c.Host.Restart.Name != "" || c.Host.Resources.PidsLimit != nil || c.State.Status != StatusRunning {
+		t.Errorf("after an update that failed: %+v, %v", c, err)
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := e.Kill(t.Context(), killed.ID, ""); err != nil {

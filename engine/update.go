@@ -24,9 +24,9 @@ import (
 // It holds what the control files held before.
 const updatingFile = "updating"
 
-// Update changes limits of a container; a zero field stays as it is. A running one has the new limits at once. Disk and
-// kernel agree at the end: if either refuses, both are as before.
-func (e *Engine) Update(ctx context.Context, name string, change *Resources) (warnings []string, err error) {
+// Update changes limits of a container, of which a zero field stays as it is, and its restart policy unless policy is nil.
+// A running one has the new limits at once. Disk and kernel agree at the end: if either refuses anything, all is as before.
+func (e *Engine) Update(ctx context.Context, name string, change *Resources, policy *RestartPolicy) (warnings []string, err error) {
 	c, err := e.use(ctx, name)
 	if err != nil {
 		return nil, err
@@ -55,13 +55,19 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 	if err := r.Host.Resources.merge(change); err != nil {
 		return nil, refused(err)
 	}
+	if policy != nil {
+		if err := r.setRestart(*policy); err != nil {
+			return nil, err // in Docker's words
+		}
+	}
 	// Point of no return: a client that goes away does not leave half of it.
+	ctx = context.WithoutCancel(ctx)
 	if e.loadState(c); !c.Running() {
-		return nil, refused(r.replace(&was, e.dir(c.ID)))
+		return nil, refused(e.redefine(ctx, c, r, &was))
 	}
 	res, warnings := e.limitsOf(r.container())
 	if res == nil { // an ordinary user's: kept for a start with a cgroup
-		return warnings, refused(r.replace(&was, e.dir(c.ID)))
+		return warnings, refused(e.redefine(ctx, c, r, &was))
 	}
 	g, err := e.group(c)
 	if err != nil {
@@ -79,13 +85,33 @@ func (e *Engine) Update(ctx context.Context, name string, change *Resources) (wa
 	if err != nil && g.Exists() {
 		return nil, refused(errors.Join(err, os.Remove(mark)))
 	} // else it has just ended
-	if err := r.replace(&was, e.dir(c.ID)); err != nil {
+	if err := e.redefine(ctx, c, r, &was); err != nil {
 		return nil, refused(errors.Join(err, old.Restore(), os.Remove(mark)))
 	}
 	if err := os.Remove(mark); err != nil && !isMissing(err) {
 		return nil, refused(err)
 	}
 	return append(warnings, notes...), nil
+}
+
+// redefine puts r in the place of the definition was of c, which is locked, and makes its restart policy the one that
+// counts. On failure the old one is back.
+func (e *Engine) redefine(ctx context.Context, c *Container, r, was *record) error {
+	c.Host = r.Host
+	if r.Host.Restart == was.Host.Restart {
+		return r.replace(was, e.dir(c.ID))
+	}
+	undo, err := e.beforePolicy(ctx, c, was.Host.kept())
+	if err != nil {
+		return err
+	}
+	if err := r.replace(was, e.dir(c.ID)); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := e.afterPolicy(ctx, c); err != nil {
+		return errors.Join(err, undo(), was.write(e.dir(c.ID)))
+	}
+	return nil
 }
 
 // replace is write, of a definition that is was again if it fails: what could not be synced is in its place already.
