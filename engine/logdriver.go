@@ -266,14 +266,30 @@ func journalFields(c *Container, tag string, attrs map[string]string) map[string
 		"IMAGE_NAME": c.Config.Image, "SYSLOG_IDENTIFIER": tag,
 	}
 	for k, v := range attrs {
-		if name := fieldName(k); name != "" {
-			if _, ours := fields[name]; !ours {
-				fields[name] = v
-			}
+		if name := fieldName(k); name != "" && !meant(name) {
+			fields[name] = v
 		}
 	}
 	return fields
 }
+
+// meant reports whether a field means something to the journal or to who reads it, systemd.journal-fields(7), or is one
+// of ours: a label of an image is not to speak in the name of the system.
+func meant(field string) bool {
+	switch field {
+	case "MESSAGE", "MESSAGE_ID", "PRIORITY", "ERRNO", "TID", "DOCUMENTATION", "UNIT", "USER_UNIT", "INVOCATION_ID", "USER_INVOCATION_ID", "IMAGE_NAME":
+		return true
+	}
+	for _, family := range [...]string{"CODE_", "SYSLOG_", "COREDUMP_", "OBJECT_", "CONTAINER_"} {
+		if strings.HasPrefix(field, family) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxField is how long the name of a field may be; the journal throws longer ones away.
+const maxField = 64
 
 // fieldName turns the name of a label into one the journal takes: A to Z, digits and underscores, and no underscore
 // first, for those are the journal's own.
@@ -287,7 +303,8 @@ func fieldName(s string) string {
 		}
 		return '_'
 	}, s)
-	return strings.TrimLeft(name, "_0123456789")
+	name = strings.TrimLeft(name, "_0123456789")
+	return name[:min(len(name), maxField)]
 }
 
 // tagInfo has the fields and methods that templates of tags know.
