@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type interrupts struct {
 	app    *app
 	cancel context.CancelCauseFunc
 	stop   func()
+	ready  func() // waits until all signals are caught
 
 	// mu protects the following.
 	mu      sync.Mutex
@@ -39,9 +41,10 @@ const enough = 3
 func (a *app) interruptible(ctx context.Context) (context.Context, *interrupts) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := &interrupts{app: a, cancel: cancel}
-	stop := a.onSignal(in.handle, proxied()...)
+	stop, ready := a.onSignals(in.handle, ending(), remarks())
+	in.ready = ready
 	in.stop = func() {
-		stop()
+		go stop() // this program is about to exit, and need not wait
 		cancel(nil)
 	}
 	return ctx, in
@@ -52,9 +55,7 @@ type interruption struct{ unix.Signal }
 
 func (e interruption) Error() string { return "interrupted by " + unix.SignalName(e.Signal) }
 
-func ends(s os.Signal) bool {
-	return s == unix.SIGINT || s == unix.SIGTERM || s == unix.SIGHUP || s == unix.SIGQUIT
-}
+func ends(s os.Signal) bool { return slices.Contains(ending(), s) }
 
 func (in *interrupts) handle(s os.Signal) {
 	in.mu.Lock()
@@ -120,6 +121,7 @@ func (in *interrupts) check() error {
 
 // pass says that the container runs: from now on signals go to forward, or without one end this program.
 func (in *interrupts) pass(forward func(os.Signal)) {
+	in.ready()
 	in.mu.Lock()
 	in.running, in.forward = true, forward
 	noted := in.noted

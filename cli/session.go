@@ -89,20 +89,35 @@ func (a *app) followSize(size func(width, height int) error) (stop func()) {
 
 // onSignal calls f for each of these signals, one at a time, until stop is called; stop waits for a running f.
 func (a *app) onSignal(f func(os.Signal), sigs ...os.Signal) (stop func()) {
+	stop, _ = a.onSignals(f, sigs, nil)
+	return stop
+}
+
+// onSignals is onSignal for now, and in the background for later: ready waits for those. Go's runtime takes two switches
+// between threads for each signal, 50 µs, on the way to every container.
+func (a *app) onSignals(f func(os.Signal), now, later []os.Signal) (stop, ready func()) {
 	c := make(chan os.Signal, 128)
-	done := make(chan struct{})
-	signal.Notify(c, sigs...)
+	done, all := make(chan struct{}), make(chan struct{})
+	signal.Notify(c, now...)
+	go func() {
+		defer close(all)
+		if len(later) > 0 { // without any it would be all there are
+			signal.Notify(c, later...)
+		}
+	}()
 	go a.screen.guarded(func() {
 		defer close(done)
 		for s := range c {
 			f(s)
 		}
 	})
+	ready = func() { <-all }
 	return func() {
+		ready()
 		signal.Stop(c)
 		close(c)
 		<-done
-	}
+	}, ready
 }
 
 // proxySignals sends the signals this process gets to a container instead.
@@ -117,10 +132,16 @@ func (a *app) proxySignals(ctx context.Context, c *client.Client, id string) (st
 // proxied are the signals a person or a supervisor sends on purpose. Not among them: those the kernel and the Go
 // runtime send (CHLD, PIPE, URG), the terminal's (WINCH, TTIN, TTOU), and TSTP, so that ctrl-z stops the client as it
 // does every other program.
-func proxied() []os.Signal {
+func proxied() []os.Signal { return append(ending(), remarks()...) }
+
+// ending are those of them that ask a program to end, and remarks the others.
+func ending() []os.Signal {
+	return []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM}
+}
+
+func remarks() []os.Signal {
 	return []os.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
-		unix.SIGCONT, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGPWR,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGPWR,
 	}
 }
 
