@@ -42,6 +42,8 @@ type Config struct {
 		Mirrors  []string // URLs
 
 		Downloads, Uploads int // layers of one image at once; 0 is the default
+		Routes             []RegistryRoute
+		Directories        []string // of hosts.toml and certificates; nil is the default
 	}
 	Ulimits        []Ulimit
 	DefaultRuntime string

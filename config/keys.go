@@ -78,6 +78,12 @@ var Keys = [...]Key{
 	{"registry.uploads", "max-concurrent-uploads", "number", "5", "How many layers of one image a push sends at once.",
 		func(c *Config, v *value) error { return number(v, &c.Registry.Uploads, 1, 100) },
 		func(c *Config) string { return nonzero(int64(c.Registry.Uploads)) }},
+	{"registry.routes", "", "table of {mirrors, rewrite, block, direct, insecure, http, ca, cert, key}", "", "Where repositories are asked for and how, by the name of a registry, a repository or the path of several; see registries.md.",
+		func(c *Config, v *value) error { return v.routes(&c.Registry.Routes) },
+		func(c *Config) string { return showRoutes(c.Registry.Routes) }},
+	{"registry.directories", "", "list of paths", "/etc/containerd/certs.d, /etc/docker/certs.d", "Where directories HOST[:PORT] with a hosts.toml or certificates are looked for.",
+		func(c *Config, v *value) error { return v.strings(&c.Registry.Directories, checkFile) },
+		func(c *Config) string { return strings.Join(c.Registry.Directories, ", ") }},
 
 	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
 		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },

@@ -241,7 +241,11 @@ func (a *auth) tokenCall(c challenge, scope string) (call, error) {
 
 // hide takes what must not be shown out of a text.
 func (a *auth) hide(s string) string {
-	for _, secret := range a.credential.secrets() {
+	secrets := a.credential.secrets()
+	for _, values := range a.host.place.Header {
+		secrets = append(secrets, values...)
+	}
+	for _, secret := range secrets {
 		if secret != "" {
 			s = strings.ReplaceAll(s, secret, "xxxxx")
 		}

@@ -50,6 +50,9 @@ func (r *Repository) Manifest(ctx context.Context, reference string) (data []byt
 
 func (h *host) manifest(ctx context.Context, reference string) ([]byte, string, error) {
 	want, _ := ref.ParseDigest(reference)
+	if want == "" && !h.place.Resolve {
+		return nil, "", errNoTags
+	}
 	p := pace{host: h}
 	for {
 		data, mediaType, err := h.manifestOnce(ctx, reference, want)
@@ -60,6 +63,9 @@ func (h *host) manifest(ctx context.Context, reference string) ([]byte, string, 
 		}
 	}
 }
+
+// errNoTags is not said to anybody when there is another host.
+var errNoTags = errors.New("this host is only asked for digests")
 
 // cutError is one of the way, not of what was asked for.
 type cutError struct{ error }

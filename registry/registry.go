@@ -14,6 +14,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -140,6 +141,9 @@ func (r *Repository) each(ctx context.Context, ask func(*host) error) error {
 		next := h.after(live[i+1:])
 		if next == nil {
 			return err
+		}
+		if errors.Is(err, errNoTags) {
+			continue
 		}
 		if !h.met.Load() {
 			h.dead.Store(true) // the next question goes past it
