@@ -1,9 +1,12 @@
 package api
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"strings"
 
+	"hull/engine"
 	"hull/errdef"
 	"hull/ref"
 	"hull/registry"
@@ -25,6 +28,61 @@ func (s *server) login(q *request) error {
 		return err
 	}
 	return q.answer(http.StatusOK, wire.AuthResponse{Status: "Login Succeeded", IdentityToken: identity})
+}
+
+// remote is how a request about the image name wants registries to be spoken to. What they say on the way becomes a line
+// of m, unless that is nil.
+func (q *request) remote(m *messages, name string) (engine.Remote, error) {
+	var o engine.Remote
+	if m != nil {
+		o.Notice = func(s string) { m.send(message{Status: s}) }
+	}
+	r, err := ref.Parse(name)
+	if err != nil {
+		return o, err
+	}
+	logins := map[string]registry.Credential{}
+	var all map[string]wire.AuthConfig
+	if err := q.secret(configHeader, &all); err != nil {
+		return o, err
+	}
+	for server, a := range all {
+		logins[serverName(server)] = credential(a)
+	}
+	var one wire.AuthConfig
+	if err := q.secret(wire.AuthHeader, &one); err != nil {
+		return o, err
+	}
+	// The one header is for the registry that the request is about, and for no mirror of it.
+	if server := one.ServerAddress; server == "" || serverName(server) == r.Registry {
+		if c := credential(one); c != (registry.Credential{}) {
+			logins[r.Registry] = c
+		}
+	}
+	o.Credential = func(name string) registry.Credential { return logins[name] }
+	return o, nil
+}
+
+// configHeader has credentials of several registries by their names.
+const configHeader = "X-Registry-Config"
+
+// secret reads a header with JSON in base64 for URLs, with or without padding. Errors say nothing of what is in it.
+func (q *request) secret(header string, v any) error {
+	text := strings.TrimRight(q.Header.Get(header), "=")
+	if text == "" {
+		return nil
+	}
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		data, err = base64.RawStdEncoding.DecodeString(text) // some clients do not know of the one for URLs
+	}
+	if err == nil && len(data) > 0 {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return errdef.Invalid("invalid %s header", header)
+	}
+	return nil
 }
 
 // serverName is the registry of an address as clients write it: docker.io for "https://index.docker.io/v1/".

@@ -24,7 +24,7 @@ type pushed struct {
 // pushImage is POST /images/{name...}/push.
 func (s *server) pushImage(q *request) error {
 	m := &messages{q: q}
-	remote, err := q.remote(m)
+	remote, err := q.remote(m, q.name)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"hull/cli/credentials"
 	"hull/client"
 	"hull/errdef"
+	"hull/ref"
 
 	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/cobra"
@@ -196,26 +197,15 @@ func (a *app) silently(read func() (string, error)) (string, error) {
 // credentials is where this person keeps credentials for registries.
 func (a *app) credentials() *credentials.Store { return credentials.Open(a.dockerConfigDir()) }
 
-// registryAuth is what is sent along with a request about an image of a registry: the credentials kept for it, as
-// X-Registry-Auth has them. What cannot be read is said and then counts as nothing, for most images are public.
-func (a *app) registryAuth(ctx context.Context, image string) string {
-	server := registryOf(image)
-	l, err := a.credentials().Login(ctx, server)
+// registryAuth is what is sent along with a request about r: the credentials kept for its registry. What cannot be read
+// is said and then counts as nothing, for most images are public.
+func (a *app) registryAuth(ctx context.Context, r ref.Ref) string {
+	l, err := a.credentials().Login(ctx, r.Registry)
 	if err != nil {
 		a.warn(err.Error())
-		return ""
 	}
 	if l == (credentials.Login{}) {
 		return ""
 	}
-	return client.EncodeAuth(authConfig(server, l))
-}
-
-// registryOf is the registry that an image's name begins with, as Docker decides it.
-func registryOf(image string) string {
-	first, _, ok := strings.Cut(image, "/")
-	if !ok || !strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first {
-		return "docker.io"
-	}
-	return credentials.Server(first)
+	return client.EncodeAuth(authConfig(r.Registry, l))
 }

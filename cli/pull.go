@@ -67,6 +67,7 @@ func (a *app) pull(ctx context.Context, c *client.Client, t *transfer, r ref.Ref
 	if r.Digest != "" {
 		o.Tag = string(r.Digest)
 	}
+	o.Auth = a.registryAuth(ctx, r)
 	m, err := c.ImagePull(ctx, r.Name(), o)
 	if err != nil {
 		return err

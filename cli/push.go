@@ -43,7 +43,7 @@ func buildPush(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		o.Tag = r.Tag
+		o.Tag, o.Auth = r.Tag, a.registryAuth(cmd.Context(), r)
 		m, err := c.ImagePush(cmd.Context(), r.Name(), o)
 		if err != nil {
 			return err

@@ -23,14 +23,23 @@ type Remote struct {
 
 // repository opens the repository of r where the administrator's routes lead.
 func (e *Engine) repository(r ref.Ref, o Remote, push bool) (*registry.Repository, error) {
-	c, err := e.Config()
+	opt, err := e.registryOptions(o)
 	if err != nil {
 		return nil, err
 	}
-	return registry.Open(r, registry.Options{
-		Routes: registry.NewRoutes(c), Credential: o.Credential, Push: push, Notice: o.Notice,
-		Agent: "hull/" + e.opt.Version, Proxy: proxyFor(c),
-	})
+	opt.Push = push
+	return registry.Open(r, opt)
+}
+
+// registryOptions are what the administrator's file says of registries, and what came with the request.
+func (e *Engine) registryOptions(o Remote) (registry.Options, error) {
+	c, err := e.Config()
+	if err != nil {
+		return registry.Options{}, err
+	}
+	return registry.Options{
+		Routes: registry.NewRoutes(c), Credential: o.Credential, Notice: o.Notice, Agent: "hull/" + e.opt.Version, Proxy: proxyFor(c),
+	}, nil
 }
 
 // proxyFor is the proxy that the file settles for what Hull itself fetches, or else that of the environment.
