@@ -16,13 +16,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 )
 
 func main() {
 	var o options
-	only := flag.String("only", "run,exec,crowd,ps,start,pss,peers,running", "what to measure")
+	only := flag.String("only", "run,exec,crowd,ps,start,pss,peers,images,running", "what to measure")
 	flag.StringVar(&o.out, "o", "docs/benchmarks.md", "file to write, - for the terminal")
 	flag.IntVar(&o.loop, "n", 100, "runs of each command in a tight loop")
 	flag.IntVar(&o.gaps, "gaps", 20, "runs of each command with half a second between")
@@ -30,16 +31,23 @@ func main() {
 	flag.IntVar(&o.stopped, "stopped", 1000, "stopped containers")
 	flag.IntVar(&o.alive, "running", 1000, "running containers")
 	flag.IntVar(&o.peer, "peer", 20, "runs of each command beside docker and podman")
+	flag.IntVar(&o.big, "big", 5, "runs of each command with a large image")
 	flag.Parse()
 	o.only = strings.Split(*only, ",")
 
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	if os.Geteuid() == 0 {
+		if slices.Contains(o.only, "images") {
+			if err := fetchDebian(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+		}
 		if code, entered := enterWorld(); entered {
 			os.Exit(code)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if err := bench(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -50,7 +58,7 @@ type options struct {
 	only                       []string
 	out                        string
 	loop, gaps, crowd, stopped int
-	alive, peer                int
+	alive, peer, big           int
 }
 
 // row is one line of the table.
