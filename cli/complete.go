@@ -48,7 +48,7 @@ var takes = [...]struct {
 	{"commit", containers, images},
 	{"run create", images, anything},
 	{"rmi save image+inspect pin unpin", images, images},
-	{"tag image+log rollback", images, nothing},
+	{"tag pull push image+log rollback", images, nothing},
 	{"image+diff", images, images},
 	{"images", images, nothing},
 	{"inspect", objects, objects},

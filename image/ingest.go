@@ -110,9 +110,13 @@ func (g *ingest) fetch(ctx context.Context, o Origin, path string, report func(i
 		return err
 	}
 	report(g.have)
-	if g.have < g.d.Size {
+	for g.have < g.d.Size {
+		before := g.have
 		if err := g.receive(ctx, o, h, buf, report); err != nil {
 			return err
+		}
+		if g.have == before { // a proxy on the way may cut answers, but not to nothing
+			return errdef.Invalid("blob %s: the registry sends only %d of its %d bytes", g.d.Digest, g.have, g.d.Size)
 		}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != g.d.Digest.Hex() {
@@ -145,7 +149,7 @@ func (e *wrongContent) Error() string {
 
 func (e *wrongContent) Is(target error) bool { return target == errdef.ErrInvalid }
 
-// receive asks the registry for the bytes that are missing.
+// receive asks the registry for the bytes that are missing; without an error it may have brought only some.
 func (g *ingest) receive(ctx context.Context, o Origin, h io.Writer, buf []byte, report func(int64)) error {
 	r, at, err := o.Blob(ctx, g.d.Digest, g.have)
 	if err != nil {
@@ -157,7 +161,7 @@ func (g *ingest) receive(ctx context.Context, o Origin, h io.Writer, buf []byte,
 	}
 	// A registry without ranges begins again.
 	if n, err := io.CopyBuffer(io.Discard, onlyReader{io.LimitReader(r, g.have-at)}, buf); err != nil || n < g.have-at {
-		return g.cut(err)
+		return err
 	}
 	for {
 		n, err := r.Read(buf)
@@ -172,21 +176,13 @@ func (g *ingest) receive(ctx context.Context, o Origin, h io.Writer, buf []byte,
 			g.arrived(int64(n))
 			report(g.have)
 		}
-		if err == io.EOF && g.have == g.d.Size {
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
-			return g.cut(err)
+			return err
 		}
 	}
-}
-
-// cut is the error of a blob that ended early.
-func (g *ingest) cut(err error) error {
-	if err == nil || err == io.EOF {
-		return errdef.Invalid("blob %s: the registry sends only %d of its %d bytes", g.d.Digest, g.have, g.d.Size)
-	}
-	return err
 }
 
 // arrived lets followers have n more bytes.
