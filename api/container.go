@@ -236,10 +236,27 @@ func (s *server) removeContainer(q *request) error {
 	if q.flag("link") {
 		return errdef.NotImplemented("links are not there")
 	}
-	if err := s.engine.Remove(q.Context(), q.name, engine.RemoveOptions{Force: q.flag("force"), Volumes: q.flag("v")}); err != nil {
+	saved, err := s.engine.Remove(q.Context(), q.name, q.removeContainer())
+	if err != nil {
 		return err
 	}
+	q.saved(saved)
 	return q.empty(http.StatusNoContent)
+}
+
+func (q *request) removeContainer() engine.RemoveOptions {
+	return engine.RemoveOptions{
+		Force: q.flag("force"), Volumes: q.flag("v"), Now: !q.flagOr("trash", true), Batch: q.batch(),
+	}
+}
+
+// removableContainer is GET /hull/v1/containers/{name}/removable, our own.
+func (s *server) removableContainer(q *request) error {
+	list, err := s.engine.ContainerRemoval(q.Context(), q.name, q.removeContainer())
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, planOf(list))
 }
 
 // waitContainer is POST /containers/{name}/wait. The header goes out when no exit can be missed any more: clients

@@ -125,15 +125,27 @@ func (s *server) tagImage(q *request) error {
 }
 
 func (s *server) removeImage(q *request) error {
-	list, err := s.engine.RemoveImage(q.Context(), q.name, q.flag("force"), q.flag("noprune"))
+	removed, err := s.engine.RemoveImage(q.Context(), q.name, q.removeImage())
 	if err != nil {
 		return err
 	}
-	out := make([]wire.DeleteResponse, 0, len(list))
-	for _, d := range list {
-		out = append(out, wire.DeleteResponse{Deleted: d.Deleted, Untagged: d.Untagged})
+	q.saved(removed.Saved)
+	return q.answer(http.StatusOK, deletedImages(removed.Deleted))
+}
+
+func (q *request) removeImage() engine.RemoveImageOptions {
+	return engine.RemoveImageOptions{
+		Force: q.flag("force"), NoPrune: q.flag("noprune"), Now: !q.flagOr("trash", true), Batch: q.batch(),
 	}
-	return q.answer(http.StatusOK, out)
+}
+
+// removableImage is GET /hull/v1/images/{name}/removable, our own.
+func (s *server) removableImage(q *request) error {
+	list, err := s.engine.ImageRemoval(q.Context(), q.name, q.removeImage())
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, planOf(list))
 }
 
 // message is one line of a stream that tells how a long request gets on.

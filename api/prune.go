@@ -54,16 +54,6 @@ func deletedImages(list []image.Deleted) []images.DeleteResponse {
 	return out
 }
 
-// prunePlan is what GET /hull/v1/prunable answers.
-type prunePlan struct {
-	Containers     []plannedContainer
-	Images         []images.DeleteResponse
-	Volumes        []string
-	SpaceReclaimed int64
-}
-
-type plannedContainer struct{ ID, Name string }
-
 // prunable is GET /hull/v1/prunable, our own: what would a prune of these kinds remove, the containers first? Each of the
 // parameters containers, images and volumes has the filters of its kind.
 func (s *server) prunable(q *request) error {
@@ -82,9 +72,5 @@ func (s *server) prunable(q *request) error {
 	if err != nil {
 		return err
 	}
-	out := prunePlan{Images: deletedImages(p.Images), Volumes: notNil(p.Volumes), SpaceReclaimed: p.Bytes}
-	for _, c := range p.Containers {
-		out.Containers = append(out.Containers, plannedContainer{c.ID, c.Name})
-	}
-	return q.answer(http.StatusOK, out)
+	return q.answer(http.StatusOK, planOf(p.Plan()))
 }

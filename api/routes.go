@@ -92,7 +92,12 @@ var table = [...]route{
 	{"POST", "/volumes/prune", (*server).pruneVolumes, write},
 	{"GET", "/volumes/{name}", (*server).inspectVolume, read},
 	{"DELETE", "/volumes/{name}", (*server).removeVolume, write},
+	{"GET", "/hull/v1/containers/{name}/removable", (*server).removableContainer, read},
+	{"GET", "/hull/v1/images/{name...}/removable", (*server).removableImage, read},
 	{"GET", "/hull/v1/volumes/{name}/removable", (*server).removableVolume, read},
+	{"GET", "/hull/v1/trash", (*server).listTrash, read},
+	{"DELETE", "/hull/v1/trash", (*server).emptyTrash, write},
+	{"POST", "/hull/v1/trash/restore", (*server).restoreTrash, write},
 
 	{"GET", "/networks", (*server).listNetworks, read},
 	{"POST", "/networks/create", (*server).createNetwork, write},

@@ -64,18 +64,26 @@ func (s *server) inspectVolume(q *request) error {
 }
 
 // removeVolume is DELETE /volumes/{name}.
-func (s *server) removeVolume(q *request) error { return s.volumeRemoval(q, false) }
-
-// removableVolume is GET /hull/v1/volumes/{name}/removable, our own: would the removal succeed? It is no parameter of the
-// removal, as other engines would not know it.
-func (s *server) removableVolume(q *request) error { return s.volumeRemoval(q, true) }
-
-func (s *server) volumeRemoval(q *request, dry bool) error {
-	err := s.engine.RemoveVolume(q.Context(), q.name, engine.RemoveVolumeOptions{Force: q.flag("force"), DryRun: dry})
+func (s *server) removeVolume(q *request) error {
+	saved, err := s.engine.RemoveVolume(q.Context(), q.name, q.removeVolume())
 	if err != nil {
 		return err
 	}
+	q.saved(saved)
 	return q.empty(http.StatusNoContent)
+}
+
+func (q *request) removeVolume() engine.RemoveVolumeOptions {
+	return engine.RemoveVolumeOptions{Force: q.flag("force"), Now: !q.flagOr("trash", true), Batch: q.batch()}
+}
+
+// removableVolume is GET /hull/v1/volumes/{name}/removable, our own.
+func (s *server) removableVolume(q *request) error {
+	list, err := s.engine.VolumeRemoval(q.Context(), q.name, q.removeVolume())
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, planOf(list))
 }
 
 // pruneVolumes is POST /volumes/prune.
@@ -94,5 +102,9 @@ func (s *server) pruneVolumes(q *request) error {
 	if err != nil {
 		return err
 	}
-	return q.answer(http.StatusOK, wire.PruneReport{VolumesDeleted: notNil(pruned.Volumes), SpaceReclaimed: pruned.Bytes})
+	out := wire.PruneReport{VolumesDeleted: []string{}, SpaceReclaimed: uint64(pruned.Bytes)}
+	for _, v := range pruned.Volumes {
+		out.VolumesDeleted = append(out.VolumesDeleted, v.Name)
+	}
+	return q.answer(http.StatusOK, out)
 }

@@ -39,6 +39,7 @@ var commands = [...]command{
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
 	{name: "network", short: "Manage networks", group: management, sub: networkCommands[:]},
+	{name: "trash", short: "Manage what was removed and can be restored", group: management, sub: trashCommands[:]},
 	{name: "volume", short: "Manage volumes", group: management, sub: volumeCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
@@ -70,6 +71,7 @@ var commands = [...]command{
 	{name: "stop", short: shortStop, build: buildStop},
 	{name: "tag", short: shortTag, build: buildTag},
 	{name: "top", short: shortTop, build: buildTop},
+	{name: "undo", short: "Bring back what was removed last", build: buildUndo},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
 	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},

@@ -19,14 +19,15 @@ import (
 
 // pruneOptions are the flags all prunes have.
 type pruneOptions struct {
-	force, dry bool
-	filter     filterFlag
+	removal
+	force  bool
+	filter filterFlag
 }
 
 func (o *pruneOptions) flags(f *pflag.FlagSet) {
 	f.Var(&o.filter, "filter", "Remove only what matches (label=a=b, ...)")
 	f.BoolVarP(&o.force, "force", "f", false, "Do not ask")
-	f.BoolVar(&o.dry, "dry-run", false, "Remove nothing, and print what would be removed")
+	o.planFlags(f)
 }
 
 // pruned is what a prune removed.
@@ -36,9 +37,24 @@ type pruned struct {
 	bytes uint64
 }
 
-// prune asks the person, unless told not to, calls do, and prints what is gone: or, of a dry run, what would be.
-func (a *app) prune(ctx context.Context, o *pruneOptions, warning string, do func(client.Filters) (pruned, error)) error {
-	if !o.force && !o.dry {
+// prune asks the person, unless told not to, calls do, and prints what is gone: or, of a dry run, what would be, of these
+// kinds with their filters.
+func (a *app) prune(ctx context.Context, o *pruneOptions, warning string, kinds map[string]client.Filters, do func() (pruned, error)) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.dry {
+		c, err := a.engine()
+		if err != nil {
+			return err
+		}
+		plan, err := c.PrunePlan(ctx, kinds)
+		if err != nil {
+			return err
+		}
+		return a.printPlan(o.format, &plan)
+	}
+	if !o.force {
 		ok, err := a.confirm(warning + "\nAre you sure you want to continue?")
 		if err != nil {
 			return err
@@ -47,22 +63,14 @@ func (a *app) prune(ctx context.Context, o *pruneOptions, warning string, do fun
 			return errdef.Invalid("prune has been cancelled")
 		}
 	}
-	p, err := do(o.filter.f)
+	p, err := do()
 	if err != nil {
 		return err
 	}
 	if p.count > 0 {
-		list := p.list
-		if o.dry {
-			list = strings.NewReplacer("Deleted C", "Would delete c", "Deleted V", "Would delete v", "Deleted I", "Would delete i").Replace(list)
-		}
-		a.out.println(list + "\n")
+		a.out.println(p.list + "\n")
 	}
-	total := "Total reclaimed space: "
-	if o.dry {
-		total = "Total reclaimable space: "
-	}
-	a.out.println(total + units.HumanSize(float64(p.bytes)))
+	a.out.println("Total reclaimed space: " + units.HumanSize(float64(p.bytes)))
 	return nil
 }
 
@@ -85,20 +93,18 @@ func buildContainerPrune(a *app, cmd *cobra.Command) {
 	cmd.Args = a.arguments(0, 0)
 	o.flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return a.prune(cmd.Context(), o, "WARNING! This will remove all stopped containers.", func(f client.Filters) (pruned, error) {
+		f := o.filter.f
+		return a.prune(cmd.Context(), o, "WARNING! This will remove all stopped containers.", map[string]client.Filters{"containers": f}, func() (pruned, error) {
 			c, err := a.engine()
 			if err != nil {
 				return pruned{}, err
 			}
-			return pruneContainers(cmd.Context(), c, f, o.dry)
+			return pruneContainers(cmd.Context(), c, f)
 		})
 	}
 }
 
-func pruneContainers(ctx context.Context, c *client.Client, f client.Filters, dry bool) (pruned, error) {
-	if dry {
-		return planned(ctx, c, map[string]client.Filters{"containers": f})
-	}
+func pruneContainers(ctx context.Context, c *client.Client, f client.Filters) (pruned, error) {
 	r, err := c.ContainerPrune(ctx, f)
 	return containersPruned(r.ContainersDeleted, r.SpaceReclaimed), err
 }
@@ -119,12 +125,13 @@ func buildImagePrune(a *app, cmd *cobra.Command) {
 		if all {
 			warning = "WARNING! This will remove all images without at least one container associated to them."
 		}
-		return a.prune(cmd.Context(), o, warning, func(f client.Filters) (pruned, error) {
+		f := danglingUnless(all, o.filter.f)
+		return a.prune(cmd.Context(), o, warning, map[string]client.Filters{"images": f}, func() (pruned, error) {
 			c, err := a.engine()
 			if err != nil {
 				return pruned{}, err
 			}
-			return pruneImages(cmd.Context(), c, danglingUnless(all, f), o.dry)
+			return pruneImages(cmd.Context(), c, f)
 		})
 	}
 }
@@ -141,10 +148,7 @@ func danglingUnless(all bool, f client.Filters) client.Filters {
 	return f
 }
 
-func pruneImages(ctx context.Context, c *client.Client, f client.Filters, dry bool) (pruned, error) {
-	if dry {
-		return planned(ctx, c, map[string]client.Filters{"images": f})
-	}
+func pruneImages(ctx context.Context, c *client.Client, f client.Filters) (pruned, error) {
 	r, err := c.ImagePrune(ctx, f)
 	return imagesPruned(r.ImagesDeleted, r.SpaceReclaimed), err
 }
@@ -159,21 +163,6 @@ func imagesPruned(list []image.DeleteResponse, bytes uint64) pruned {
 		}
 	}
 	return pruned{list: strings.Join(lines, "\n"), count: len(list), bytes: bytes}
-}
-
-// planned is what prunes of these kinds would remove.
-func planned(ctx context.Context, c *client.Client, kinds map[string]client.Filters) (pruned, error) {
-	plan, err := c.PrunePlan(ctx, kinds)
-	if err != nil {
-		return pruned{}, err
-	}
-	var names []string
-	for _, k := range plan.Containers {
-		names = append(names, k.ID+" ("+k.Name+")")
-	}
-	return joinPruned(plan.SpaceReclaimed, containersPruned(names, 0),
-		pruned{list: "Deleted Volumes:\n" + strings.Join(plan.Volumes, "\n"), count: len(plan.Volumes)},
-		imagesPruned(plan.Images, 0)), nil
 }
 
 // joinPruned joins what was pruned of several kinds, leaving out those of which there was nothing.
@@ -203,17 +192,15 @@ func buildSystemPrune(a *app, cmd *cobra.Command) {
 		if volumes && o.filter.f["until"] != nil {
 			return errdef.Invalid(`the "until" filter is not supported with "--volumes"`)
 		}
-		return a.prune(cmd.Context(), o, systemWarning(all, volumes, o.filter.f), func(f client.Filters) (pruned, error) {
+		f := o.filter.f
+		kinds := map[string]client.Filters{"containers": f, "images": danglingUnless(all, f)}
+		if volumes {
+			kinds["volumes"] = f
+		}
+		return a.prune(cmd.Context(), o, systemWarning(all, volumes, f), kinds, func() (pruned, error) {
 			c, err := a.engine()
 			if err != nil {
 				return pruned{}, err
-			}
-			if o.dry {
-				kinds := map[string]client.Filters{"containers": f, "images": danglingUnless(all, f)}
-				if volumes {
-					kinds["volumes"] = f
-				}
-				return planned(cmd.Context(), c, kinds)
 			}
 			return pruneSystem(cmd.Context(), c, f, all, volumes)
 		})
@@ -243,7 +230,7 @@ func systemWarning(all, volumes bool, f client.Filters) string {
 
 // pruneSystem prunes one kind after the other: with a container goes the last use of its image.
 func pruneSystem(ctx context.Context, c *client.Client, f client.Filters, all, volumes bool) (pruned, error) {
-	containers, err := pruneContainers(ctx, c, f, false)
+	containers, err := pruneContainers(ctx, c, f)
 	if err != nil {
 		return pruned{}, err
 	}
@@ -255,6 +242,6 @@ func pruneSystem(ctx context.Context, c *client.Client, f client.Filters, all, v
 		}
 		data = pruned{list: "Deleted Volumes:\n" + strings.Join(r.VolumesDeleted, "\n"), count: len(r.VolumesDeleted), bytes: r.SpaceReclaimed}
 	}
-	images, err := pruneImages(ctx, c, danglingUnless(all, f), false)
+	images, err := pruneImages(ctx, c, danglingUnless(all, f))
 	return joinPruned(0, containers, data, images), err
 }

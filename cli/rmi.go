@@ -17,13 +17,23 @@ func buildRmi(a *app, cmd *cobra.Command) {
 	f.BoolVarP(&o.Force, "force", "f", false, "Remove it although stopped containers use it or it has several names")
 	f.BoolVar(&o.NoPrune, "no-prune", false, "Leave untagged parents")
 	f.StringSliceVar(&o.Platforms, "platform", nil, "Remove only this platform's variant, os/arch[/variant]")
+	r := a.removalFlags(f, &o.Removal)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.engine()
 		if err != nil {
 			return err
 		}
+		absent := func(err error) bool { return o.Force && errors.Is(err, errdef.ErrNotFound) }
+		if r.dry {
+			return r.plan(args, absent, func(ref string) (client.Plan, error) { return c.ImageRemoval(cmd.Context(), ref, o) })
+		}
+		if err := r.begin(args); err != nil {
+			return err
+		}
+		defer r.hint()
 		return a.each(args, func(ref string) error {
-			gone, err := c.ImageRemove(cmd.Context(), ref, o)
+			gone, saved, err := c.ImageRemove(cmd.Context(), ref, o)
+			r.saved(saved)
 			for _, d := range gone {
 				if d.Deleted != "" {
 					a.out.println("Deleted: " + d.Deleted)
@@ -31,7 +41,7 @@ func buildRmi(a *app, cmd *cobra.Command) {
 					a.out.println("Untagged: " + d.Untagged)
 				}
 			}
-			if o.Force && errors.Is(err, errdef.ErrNotFound) {
+			if absent(err) {
 				a.complain(err)
 				return nil
 			}

@@ -201,7 +201,8 @@ func (r *run) giveUp(err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), removalGrace)
 	defer cancel()
-	if rerr := r.c.ContainerRemove(ctx, r.id, client.RemoveOptions{Force: true, Volumes: true}); rerr != nil && !errors.Is(rerr, errdef.ErrNotFound) {
+	gone := client.RemoveOptions{Removal: client.Removal{Now: true}, Force: true, Volumes: true}
+	if _, rerr := r.c.ContainerRemove(ctx, r.id, gone); rerr != nil && !errors.Is(rerr, errdef.ErrNotFound) {
 		return errors.Join(err, rerr)
 	}
 	return err

@@ -118,26 +118,28 @@ func (r *volumeRow) Size() string {
 }
 
 func buildVolumeRm(a *app, cmd *cobra.Command) {
-	var force, dry bool
+	var o client.VolumeRemoveOptions
 	cmd.Use += " [OPTIONS] VOLUME [VOLUME...]"
 	cmd.Args = a.arguments(1, -1)
 	f := cmd.Flags()
-	f.BoolVarP(&force, "force", "f", false, "What is not there is no failure")
-	f.BoolVar(&dry, "dry-run", false, "Remove nothing, and print what would be removed")
+	f.BoolVarP(&o.Force, "force", "f", false, "What is not there is no failure")
+	r := a.removalFlags(f, &o.Removal)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.engine()
 		if err != nil {
 			return err
 		}
-		remove := c.VolumeRemove
-		if dry {
-			remove = c.VolumeRemovable
+		if r.dry {
+			never := func(error) bool { return false } // of one that is absent the engine says nothing if told so
+			return r.plan(args, never, func(name string) (client.Plan, error) { return c.VolumeRemoval(cmd.Context(), name, o) })
 		}
-		return a.each(args, func(name string) error {
-			err := remove(cmd.Context(), name, force)
-			if err == nil {
-				a.out.println(name)
-			}
+		if err := r.begin(args); err != nil {
+			return err
+		}
+		defer r.hint()
+		return a.eachPrinted(args, func(name string) error {
+			saved, err := c.VolumeRemove(cmd.Context(), name, o)
+			r.saved(saved)
 			return err
 		})
 	}
@@ -163,10 +165,8 @@ func buildVolumePrune(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.prune(cmd.Context(), &o, warning, func(f client.Filters) (pruned, error) {
-			if o.dry {
-				return planned(cmd.Context(), c, map[string]client.Filters{"volumes": f})
-			}
+		f := o.filter.f
+		return a.prune(cmd.Context(), &o, warning, map[string]client.Filters{"volumes": f}, func() (pruned, error) {
 			r, err := c.VolumePrune(cmd.Context(), f)
 			return pruned{"Deleted Volumes:\n" + strings.Join(r.VolumesDeleted, "\n"), len(r.VolumesDeleted), r.SpaceReclaimed}, err
 		})

@@ -135,12 +135,14 @@ func number(s string) int {
 type request struct {
 	method, path string
 	query        url.Values
-	json         any       // body as JSON
-	stream       io.Reader // or body as a tar stream of unknown length
-	upgrade      bool      // the connection becomes a raw stream
-	bare         bool      // no version in the path
-	startSoon    bool      // see CreateOptions.StartSoon
-	auth         string    // for a registry: the value of X-Registry-Auth
+	json         any               // body as JSON
+	stream       io.Reader         // or body as a tar stream of unknown length
+	upgrade      bool              // the connection becomes a raw stream
+	bare         bool              // no version in the path
+	startSoon    bool              // see CreateOptions.StartSoon
+	batch        string            // see Removal.Batch
+	header       func(http.Header) // is told the header of a good answer
+	auth         string            // for a registry: the value of X-Registry-Auth
 }
 
 func (c *Client) url(ctx context.Context, r request) (string, error) {
@@ -181,6 +183,9 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 		return nil, errdef.As(errdef.ErrInvalid, err)
 	}
 	req.Header.Set("User-Agent", "hull")
+	if r.batch != "" {
+		req.Header.Set(batchHeader, r.batch)
+	}
 	if r.startSoon {
 		req.Header.Set("Hull-Start", "soon")
 	}
@@ -227,6 +232,9 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if r.header != nil {
+		r.header(resp.Header)
+	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
 		return cause(ctx, err)

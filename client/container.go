@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"hull/errdef"
 
@@ -199,18 +200,37 @@ func (c *Client) ContainerRename(ctx context.Context, id, name string) error {
 
 // RemoveOptions of ContainerRemove.
 type RemoveOptions struct {
+	Removal
 	Force   bool // kill it first
 	Volumes bool // its anonymous volumes too
 	Link    bool // remove the link of that name, not the container
 }
 
-// ContainerRemove removes a container.
-func (c *Client) ContainerRemove(ctx context.Context, id string, o RemoveOptions) error {
+func (o *RemoveOptions) query() url.Values {
 	q := url.Values{}
 	flag(q, "force", o.Force)
 	flag(q, "v", o.Volumes)
 	flag(q, "link", o.Link)
-	return c.container(ctx, http.MethodDelete, id, "", q, nil, nil)
+	o.Removal.query(q)
+	return q
+}
+
+// ContainerRemove removes a container. saved is for how long it can be restored; 0 is not at all.
+func (c *Client) ContainerRemove(ctx context.Context, id string, o RemoveOptions) (saved time.Duration, err error) {
+	p, err := containerPath(id, "")
+	if err != nil {
+		return 0, err
+	}
+	return c.remove(ctx, &o.Removal, request{method: http.MethodDelete, path: p, query: o.query()}, nil)
+}
+
+// ContainerRemoval is what ContainerRemove would do.
+func (c *Client) ContainerRemoval(ctx context.Context, id string, o RemoveOptions) (Plan, error) {
+	p, err := containerPath(id, "")
+	if err != nil {
+		return Plan{}, err
+	}
+	return c.removal(ctx, p, o.query())
 }
 
 // Waiting is a wait the server has begun.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"hull/errdef"
 
@@ -69,26 +70,49 @@ func (c *Client) ImageTag(ctx context.Context, ref, repo, tag string) error {
 
 // ImageRemoveOptions of ImageRemove.
 type ImageRemoveOptions struct {
+	Removal
 	Force     bool // even if stopped containers use it or it has several names
 	NoPrune   bool // leave untagged parents
 	Platforms []string
 }
 
-// ImageRemove removes a name of an image, and with the last one the image.
-func (c *Client) ImageRemove(ctx context.Context, ref string, o ImageRemoveOptions) ([]image.DeleteResponse, error) {
-	p, err := imagePath(ref, "")
-	if err != nil {
-		return nil, err
-	}
+func (o *ImageRemoveOptions) query() (url.Values, error) {
 	q := url.Values{}
 	flag(q, "force", o.Force)
 	flag(q, "noprune", o.NoPrune)
+	o.Removal.query(q)
 	if err := platformsQuery(q, "platforms", o.Platforms); err != nil {
 		return nil, err
 	}
-	var out []image.DeleteResponse
-	err = c.call(ctx, request{method: http.MethodDelete, path: p, query: q}, &out)
-	return out, err
+	return q, nil
+}
+
+// ImageRemove removes a name of an image, and with the last one the image. saved is for how long they can be restored; 0
+// is not at all.
+func (c *Client) ImageRemove(ctx context.Context, ref string, o ImageRemoveOptions) (gone []image.DeleteResponse, saved time.Duration, err error) {
+	p, err := imagePath(ref, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	q, err := o.query()
+	if err != nil {
+		return nil, 0, err
+	}
+	saved, err = c.remove(ctx, &o.Removal, request{method: http.MethodDelete, path: p, query: q}, &gone)
+	return gone, saved, err
+}
+
+// ImageRemoval is what ImageRemove would do.
+func (c *Client) ImageRemoval(ctx context.Context, ref string, o ImageRemoveOptions) (Plan, error) {
+	p, err := imagePath(ref, "")
+	if err != nil {
+		return Plan{}, err
+	}
+	q, err := o.query()
+	if err != nil {
+		return Plan{}, err
+	}
+	return c.removal(ctx, p, q)
 }
 
 // ImageSaveOptions of ImageSave.

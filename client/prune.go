@@ -28,17 +28,9 @@ func (c *Client) ImagePrune(ctx context.Context, f Filters) (out image.PruneRepo
 	return out, err
 }
 
-// Prunable is what prunes would remove.
-type Prunable struct {
-	Containers     []struct{ ID, Name string }
-	Images         []image.DeleteResponse
-	Volumes        []string
-	SpaceReclaimed uint64
-}
-
 // PrunePlan says what a prune of the kinds that have filters, nil or not, would remove if containers went first. The
 // kinds are "containers", "images" and "volumes".
-func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out Prunable, err error) {
+func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out Plan, err error) {
 	q := url.Values{}
 	for kind, f := range kinds {
 		one := url.Values{}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"hull/errdef"
 
@@ -49,26 +50,35 @@ func (c *Client) VolumeInspect(ctx context.Context, name string) (volume.Volume,
 	return out, raw, decode(raw, &out)
 }
 
-// VolumeRemove removes a volume and its data. With force one that is not there is no failure.
-func (c *Client) VolumeRemove(ctx context.Context, name string, force bool) error {
-	p, err := volumePath(name)
-	if err != nil {
-		return err
-	}
-	q := url.Values{}
-	flag(q, "force", force)
-	return c.call(ctx, request{method: http.MethodDelete, path: p, query: q}, nil)
+// VolumeRemoveOptions of VolumeRemove.
+type VolumeRemoveOptions struct {
+	Removal
+	Force bool // one that is not there is no failure
 }
 
-// VolumeRemovable is VolumeRemove that removes nothing and only says whether it could.
-func (c *Client) VolumeRemovable(ctx context.Context, name string, force bool) error {
+func (o *VolumeRemoveOptions) query() url.Values {
+	q := url.Values{}
+	flag(q, "force", o.Force)
+	o.Removal.query(q)
+	return q
+}
+
+// VolumeRemove removes a volume and its data. saved is for how long it can be restored; 0 is not at all.
+func (c *Client) VolumeRemove(ctx context.Context, name string, o VolumeRemoveOptions) (saved time.Duration, err error) {
 	p, err := volumePath(name)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	q := url.Values{}
-	flag(q, "force", force)
-	return c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1" + p + "/removable", query: q}, nil)
+	return c.remove(ctx, &o.Removal, request{method: http.MethodDelete, path: p, query: o.query()}, nil)
+}
+
+// VolumeRemoval is what VolumeRemove would do.
+func (c *Client) VolumeRemoval(ctx context.Context, name string, o VolumeRemoveOptions) (Plan, error) {
+	p, err := volumePath(name)
+	if err != nil {
+		return Plan{}, err
+	}
+	return c.removal(ctx, p, o.query())
 }
 
 // VolumePrune removes the volumes that no container has; anonymous ones only, unless the filter all says otherwise.

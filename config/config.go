@@ -45,6 +45,10 @@ type Config struct {
 		Routes             []RegistryRoute
 		Directories        []string // of hosts.toml and certificates; nil is the default
 	}
+	Trash struct {
+		Keep *time.Duration // 0: nothing is kept
+		Size int64          // bytes
+	}
 	Ulimits        []Ulimit
 	DefaultRuntime string
 	Runtimes       []Runtime

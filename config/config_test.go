@@ -71,6 +71,10 @@ ca = "/etc/ca.pem"
 cert = "/etc/cert.pem"
 key = "/etc/key.pem"
 
+[trash]
+keep = "2h"
+size = "1g"
+
 [ulimits]
 nofile = "1024:4096"
 core = -1
@@ -97,6 +101,7 @@ func want() *Config {
 	c.Network.Pools = []Pool{{netip.MustParsePrefix("10.200.0.0/16"), 24}, {netip.MustParsePrefix("fd00:1::/48"), 64}}
 	c.DNS.Servers, c.DNS.Search, c.DNS.Options = []string{"10.0.0.1", "fd00::1"}, []string{"example.org"}, []string{"ndots:2"}
 	c.Proxy.HTTP, c.Proxy.HTTPS, c.Proxy.No, c.Proxy.Outside = "http://me:secret@proxy:3128", "proxy:3128", "localhost,.example.org", true
+	c.Trash.Keep, c.Trash.Size = minutes(120), 1<<30
 	c.Registry.Insecure, c.Registry.Mirrors = []string{"10.0.0.0/8", "registry.local:5000"}, []string{"https://mirror.local"}
 	c.Registry.Downloads, c.Registry.Uploads = 4, 6
 	c.Registry.Directories = []string{"/etc/certs.d"}
@@ -158,7 +163,8 @@ func TestDockerFile(t *testing.T) {
 		"docker.io/library": {"mirrors": ["cache.local/hub", "http://10.0.0.1:5000"], "rewrite": "registry.local:5000/hub", "direct": false},
 		"*.evil.example": {"block": "not of ours"},
 		"registry.local:5000": {"block": false, "insecure": true, "http": true, "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem"}
-	}}
+	}},
+	"trash": {"keep": "2h", "size": "1g"}
 }`))
 	if err != nil {
 		t.Fatal(err)

@@ -85,6 +85,13 @@ var Keys = [...]Key{
 		func(c *Config, v *value) error { return v.strings(&c.Registry.Directories, checkFile) },
 		func(c *Config) string { return strings.Join(c.Registry.Directories, ", ") }},
 
+	{"trash.keep", "", "duration", "24h", "How long what rm, rmi and volume rm remove can be restored; 0 removes at once.",
+		func(c *Config, v *value) error { return v.duration(&c.Trash.Keep, false) },
+		func(c *Config) string { return stringOf(c.Trash.Keep) }},
+	{"trash.size", "", "size", "a tenth of the disk, 10g at most", "How much of that is kept; the oldest goes first.",
+		func(c *Config, v *value) error { return v.size(&c.Trash.Size) },
+		func(c *Config) string { return nonzero(c.Trash.Size) }},
+
 	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
 		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },
 		func(c *Config) string { return showUlimits(c.Ulimits) }},

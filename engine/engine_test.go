@@ -72,7 +72,7 @@ func TestPlaceFindRemove(t *testing.T) {
 			t.Errorf("Inspect(%q) = %+v, %v", name, c, err)
 		}
 	}
-	if err := e.Remove(t.Context(), "web", RemoveOptions{}); err != nil {
+	if _, err := e.Remove(t.Context(), "web", RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := e.Inspect(t.Context(), "web")
@@ -261,7 +261,7 @@ func TestDamaged(t *testing.T) {
 			if _, err := e.Start(t.Context(), bad.ID); !errors.Is(err, errdef.ErrCorrupt) {
 				t.Errorf("start of a damaged one: want ErrCorrupt, got %v", err)
 			}
-			if err := e.Remove(t.Context(), bad.ID, RemoveOptions{}); err != nil {
+			if _, err := e.Remove(t.Context(), bad.ID, RemoveOptions{}); err != nil {
 				t.Errorf("remove: %v", err)
 			}
 			if _, err := os.Readlink(filepath.Join(e.names(), "bad")); !os.IsNotExist(err) {

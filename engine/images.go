@@ -21,7 +21,7 @@ const BoxRef = "box"
 
 func (e *Engine) images() *image.Store {
 	s := image.Open(e.root)
-	s.Kept = e.layersInUse
+	s.Kept, s.Saved = e.layersInUse, e.savedRoots
 	return s
 }
 
@@ -87,6 +87,7 @@ func (e *Engine) ListImages(ctx context.Context, filters map[string][]string) ([
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	e.sweepTrash()
 	list, err := e.images().List(ctx)
 	if err != nil {
 		return nil, err
@@ -217,9 +218,23 @@ func (e *Engine) TagImage(ctx context.Context, source, target string) error {
 	return nil
 }
 
+// RemoveImageOptions are for RemoveImage.
+type RemoveImageOptions struct {
+	Force   bool
+	NoPrune bool
+	Now     bool   // past the trash
+	Batch   string // the same for all that one command removes
+}
+
+// RemovedImage is what RemoveImage did.
+type RemovedImage struct {
+	Deleted []image.Deleted
+	Saved   time.Duration // for how long it can be restored; 0 is not at all
+}
+
 // RemoveImage removes a reference, and the image with its last one. Images of containers stay unless force is set;
 // layers that a container is made of stay in any case.
-func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bool) ([]image.Deleted, error) {
+func (e *Engine) RemoveImage(ctx context.Context, name string, o RemoveImageOptions) (*RemovedImage, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
@@ -227,18 +242,28 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, force, noPrune bo
 	if img, err := e.images().Resolve(ctx, name); err == nil {
 		id = img.ID
 	}
-	deleted, err := e.images().Remove(ctx, name, image.RemoveOptions{
-		Force: force, NoPrune: noPrune, By: "rmi",
-		InUse: e.usersOf,
-	})
-	for _, d := range deleted {
+	out := new(RemovedImage)
+	opts := e.removeImage(&o)
+	if l, on := e.trashLimits(); on && !o.Now {
+		opts.Save = e.saveImage(&o, &l, &out.Saved)
+	}
+	var err error
+	out.Deleted, err = e.images().Remove(ctx, name, opts)
+	for _, d := range out.Deleted {
 		if d.Untagged != "" {
 			e.imageEvent("untag", id, d.Untagged)
 		} else {
 			e.imageEvent("delete", d.Deleted, d.Deleted)
 		}
 	}
-	return deleted, e.storeError(err)
+	if err == nil {
+		_ = e.tidyTrash(ctx, nil) // or the next command does
+	}
+	return out, e.storeError(err)
+}
+
+func (e *Engine) removeImage(o *RemoveImageOptions) image.RemoveOptions {
+	return image.RemoveOptions{Force: o.Force, NoPrune: o.NoPrune, By: "rmi", InUse: e.usersOf}
 }
 
 // usersOf returns the containers made from the image id, or with a mount of it.
@@ -254,9 +279,16 @@ func (e *Engine) usersOf(id string) []image.User {
 
 // layersInUse returns the chain ids of all layers that containers are made of or mount. A container whose definition is
 // damaged might be made of any layer, so then there is no answer.
-func (e *Engine) layersInUse() (map[string]bool, error) { return e.layersInUseBut(nil) }
+// The containers in the trash count, for they may be restored.
+func (e *Engine) layersInUse() (map[string]bool, error) {
+	kept, err := e.layersInUseBut(nil)
+	if err == nil {
+		err = e.savedLayers(kept)
+	}
+	return kept, err
+}
 
-// layersInUseBut is layersInUse without the containers that are as good as gone.
+// layersInUseBut is layersInUse without the trash, and without the containers that are as good as gone.
 func (e *Engine) layersInUseBut(gone map[string]bool) (map[string]bool, error) {
 	kept := make(map[string]bool)
 	var damaged []string

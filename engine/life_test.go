@@ -84,7 +84,7 @@ func real(t *testing.T) *Engine {
 			t.Error(err)
 		}
 		for _, c := range list {
-			if err := e.Remove(context.Background(), c.ID, RemoveOptions{Force: true}); err != nil && !errors.Is(err, errdef.ErrNotFound) {
+			if _, err := e.Remove(context.Background(), c.ID, RemoveOptions{Force: true}); err != nil && !errors.Is(err, errdef.ErrNotFound) {
 				t.Error(err)
 			}
 		}
@@ -249,7 +249,7 @@ func TestStopKillRemove(t *testing.T) {
 		if _, err := e.Start(t.Context(), r.ID); !errors.Is(err, errdef.ErrNotModified) {
 			t.Errorf("second start: want ErrNotModified, got %v", err)
 		}
-		if err := e.Remove(t.Context(), r.ID, RemoveOptions{}); !errors.Is(err, errdef.ErrConflict) || !strings.Contains(err.Error(), "container is running: stop the container") {
+		if _, err := e.Remove(t.Context(), r.ID, RemoveOptions{}); !errors.Is(err, errdef.ErrConflict) || !strings.Contains(err.Error(), "container is running: stop the container") {
 			t.Errorf("remove of a running one: got %v", err)
 		}
 	}
@@ -281,7 +281,7 @@ func TestStopKillRemove(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != third.ID {
 		t.Errorf("running: %v, %v", list, err)
 	}
-	if err := e.Remove(t.Context(), third.ID, RemoveOptions{Force: true}); err != nil {
+	if _, err := e.Remove(t.Context(), third.ID, RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if e.exists(third.ID) {
@@ -334,8 +334,11 @@ func TestNothingWritten(t *testing.T) {
 func TestAutoRemoveStopped(t *testing.T) {
 	e := real(t)
 	for name, end := range map[string]func(id string) error{
-		"stop":      func(id string) error { return e.Stop(t.Context(), id, StopOptions{Signal: "KILL"}) },
-		"rm -f":     func(id string) error { return e.Remove(t.Context(), id, RemoveOptions{Force: true}) },
+		"stop": func(id string) error { return e.Stop(t.Context(), id, StopOptions{Signal: "KILL"}) },
+		"rm -f": func(id string) error {
+			_, err := e.Remove(t.Context(), id, RemoveOptions{Force: true})
+			return err
+		},
 		"stop late": func(id string) error { return e.Stop(t.Context(), id, StopOptions{Timeout: new(0)}) },
 	} {
 		r := with(t, e, func(_ *Config, h *Host) { h.AutoRemove = true }, "sleep", "100")

@@ -46,6 +46,7 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 	}
 	if all {
 		e.sweep()
+		_ = e.tidyTrash(ctx, nil)
 		err = e.each(collect)
 	} else {
 		err = e.eachRunning(collect)

@@ -11,18 +11,29 @@ import (
 
 	"hull/errdef"
 	"hull/image"
+	"hull/trash"
 )
 
 // Pruned is what a prune removed, or would remove.
 type Pruned struct {
 	Containers []PrunedContainer
 	Images     []image.Deleted
-	Volumes    []string
-	Bytes      int64 // that are free for it
+	Volumes    []PrunedVolume
+	Trash      []Trashed // that can no longer be restored
+	Bytes      int64     // that are free for it
 }
 
 // PrunedContainer is one container that went.
-type PrunedContainer struct{ ID, Name string }
+type PrunedContainer struct {
+	ID, Name string
+	Size     int64 // of what it had written
+}
+
+// PrunedVolume is one volume that went.
+type PrunedVolume struct {
+	Name string
+	Size int64
+}
 
 // PruneOptions choose what goes. Filters are those of all kinds: until (a time, or how long ago) and label; images also
 // have dangling, true by default: only those without a name.
@@ -53,7 +64,7 @@ func (e *Engine) PruneContainers(ctx context.Context, o PruneOptions) (*Pruned, 
 			return out, err
 		}
 		if !o.Dry {
-			err := e.Remove(ctx, c.ID, RemoveOptions{})
+			_, err := e.Remove(ctx, c.ID, RemoveOptions{Now: true})
 			if errors.Is(err, errdef.ErrNotFound) || errors.Is(err, errdef.ErrConflict) {
 				continue
 			}
@@ -61,8 +72,11 @@ func (e *Engine) PruneContainers(ctx context.Context, o PruneOptions) (*Pruned, 
 				return out, err
 			}
 		}
-		out.Containers = append(out.Containers, PrunedContainer{c.ID, c.Name})
+		out.Containers = append(out.Containers, PrunedContainer{c.ID, c.Name, size})
 		out.Bytes += size
+	}
+	if err := e.pruneTrash(ctx, trash.Container, len(o.Filters) == 0, o.Dry, out); err != nil {
+		return out, err
 	}
 	if !o.Dry {
 		e.event("container", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(out.Bytes, 10)})
@@ -92,6 +106,12 @@ func (e *Engine) PruneImages(ctx context.Context, o PruneOptions) (*Pruned, erro
 	if err != nil {
 		return nil, err
 	}
+	out := new(Pruned)
+	_, chosen := o.Filters["dangling"] // which all prunes of images have
+	whole := len(o.Filters) == 0 || chosen && len(o.Filters) == 1
+	if err := e.pruneTrash(ctx, trash.Image, whole, o.Dry, out); err != nil {
+		return nil, err
+	}
 	inUse := e.usersOf
 	kept := e.layersInUse
 	if o.Dry {
@@ -108,15 +128,38 @@ func (e *Engine) PruneImages(ctx context.Context, o PruneOptions) (*Pruned, erro
 	if err != nil {
 		return nil, e.storeError(err)
 	}
+	out.Images, out.Bytes = p.Deleted, out.Bytes+p.Bytes
 	if !o.Dry {
 		for _, d := range p.Deleted {
 			if strings.HasPrefix(d.Deleted, "sha256:") {
 				e.imageEvent("delete", d.Deleted, d.Deleted)
 			}
 		}
-		e.event("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(p.Bytes, 10)})
+		e.event("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(out.Bytes, 10)})
 	}
-	return &Pruned{Images: p.Deleted, Bytes: p.Bytes}, nil
+	return out, nil
+}
+
+// pruneTrash empties the trash of one kind, too, when everything of that kind is pruned that nobody needs: what a prune
+// leaves no room for, it does not leave in the trash either.
+func (e *Engine) pruneTrash(ctx context.Context, kind string, whole, dry bool, out *Pruned) (err error) {
+	if !whole {
+		return nil
+	}
+	wanted := func(t *Trashed) bool { return t.Kind == kind }
+	if dry {
+		list, err := e.Trash(ctx)
+		if err != nil {
+			return err
+		}
+		out.Trash = slices.DeleteFunc(list, func(t Trashed) bool { return !wanted(&t) })
+	} else if out.Trash, err = e.emptyTrash(ctx, wanted); err != nil {
+		return err
+	}
+	for _, t := range out.Trash {
+		out.Bytes += max(t.Size, 0)
+	}
+	return nil
 }
 
 // imageUsers are the containers by the image they were made from, but for those that are as good as gone.
@@ -140,31 +183,34 @@ type PruneKinds struct {
 func (e *Engine) PrunePlan(ctx context.Context, k PruneKinds) (*Pruned, error) {
 	out := new(Pruned)
 	gone := map[string]bool{}
-	if k.Containers {
-		p, err := e.PruneContainers(ctx, PruneOptions{Filters: k.Filters["containers"], Dry: true})
+	add := func(p *Pruned, err error) error {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, c := range p.Containers {
 			gone[c.ID] = true
 		}
-		out.Containers, out.Bytes = p.Containers, p.Bytes
+		out.Containers = append(out.Containers, p.Containers...)
+		out.Images = append(out.Images, p.Images...)
+		out.Volumes = append(out.Volumes, p.Volumes...)
+		out.Trash = append(out.Trash, p.Trash...)
+		out.Bytes += p.Bytes
+		return nil
 	}
-	if k.Images {
-		p, err := e.PruneImages(ctx, PruneOptions{Filters: k.Filters["images"], Dry: true, gone: gone})
-		if err != nil {
+	if k.Containers {
+		if err := add(e.PruneContainers(ctx, PruneOptions{Filters: k.Filters["containers"], Dry: true})); err != nil {
 			return nil, err
 		}
-		out.Images = p.Images
-		out.Bytes += p.Bytes
 	}
 	if k.Volumes {
-		p, err := e.pruneVolumes(ctx, k.Filters["volumes"], true, gone)
-		if err != nil {
+		if err := add(e.pruneVolumes(ctx, k.Filters["volumes"], true, gone)); err != nil {
 			return nil, err
 		}
-		out.Volumes = p.Volumes
-		out.Bytes += int64(p.Bytes)
+	}
+	if k.Images {
+		if err := add(e.PruneImages(ctx, PruneOptions{Filters: k.Filters["images"], Dry: true, gone: gone})); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"hull/errdef"
 	"hull/monitor"
+	"hull/state"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,44 +20,68 @@ const killWait = 10 * time.Second
 
 // RemoveOptions are for Remove.
 type RemoveOptions struct {
-	Force   bool // kill it first if it runs
-	Volumes bool // with its anonymous volumes, those that no other container has
+	Force   bool   // kill it first if it runs
+	Volumes bool   // with its anonymous volumes, those that no other container has
+	Now     bool   // past the trash
+	Batch   string // the same for all that one command removes
 }
 
 // Remove removes a container and everything it wrote. It works on damaged ones too. Of several at once each
-// succeeds or says that the container is gone.
-func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) error {
+// succeeds or says that the container is gone. saved is for how long it can be restored; 0 is not at all.
+func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) (saved time.Duration, err error) {
 	c, err := e.get(ctx, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	restarting := c.State.Status == StatusRestarting
-	if restarting && !o.Force {
-		return errdef.Conflict("cannot remove container %q: container is restarting: stop the container before removing or force remove", "/"+c.Name)
+	if err := removable(c, o.Force); err != nil {
+		return 0, err
 	}
-	if restarting || c.Running() && o.Force {
+	running := c.Running()
+	if running || c.State.Status == StatusRestarting {
 		if err := e.forget(ctx, c); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if c.Running() {
-		if !o.Force && c.State.Status == StatusPaused {
-			return errdef.Conflict("cannot remove container %q: container is paused and must be unpaused first", "/"+c.Name)
-		}
-		if !o.Force {
-			return errdef.Conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.Name)
-		}
+	if running {
 		if err := e.killNow(ctx, c); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if err := e.take(ctx, c.ID, o.Volumes); errors.Is(err, errdef.ErrNotFound) {
-		if c.Running() && c.Host.AutoRemove {
-			return nil // gone at its end
-		}
-		return noSuchContainer(name)
-	} else if err != nil {
-		return fmt.Errorf("cannot remove container %q: %w", "/"+c.Name, err)
+	done := false
+	if !c.Host.AutoRemove && c.Damaged == "" && !o.Now {
+		done, saved, err = e.saveContainer(ctx, c, &o)
+	}
+	if !done && err == nil {
+		err = e.take(ctx, c.ID, o.Volumes)
+	}
+	if !c.Host.AutoRemove {
+		_ = e.tidyTrash(ctx, nil) // or the next command does
+	}
+	switch {
+	case errors.Is(err, errdef.ErrNotFound) && running && c.Host.AutoRemove:
+		return 0, nil // gone at its end
+	case errors.Is(err, errdef.ErrNotFound):
+		return 0, noSuchContainer(name)
+	case err != nil:
+		return 0, fmt.Errorf("cannot remove container %q: %w", "/"+c.Name, err)
+	}
+	return saved, nil
+}
+
+// removable refuses the removal of what is about to run, unless it is forced.
+func removable(c *Container, force bool) error {
+	refuse := func(why string) error {
+		return errdef.Conflict("cannot remove container %q: container is %s", "/"+c.Name, why)
+	}
+	switch {
+	case force:
+		return nil
+	case c.State.Status == StatusRestarting:
+		return refuse("restarting: stop the container before removing or force remove")
+	case c.State.Status == StatusPaused:
+		return refuse("paused and must be unpaused first")
+	case c.Running():
+		return refuse("running: stop the container before removing or force remove")
 	}
 	return nil
 }
@@ -67,16 +92,11 @@ func (e *Engine) remove(ctx context.Context, id string) error { return e.take(ct
 
 // take is remove as limbo.go draws it; with volumes the anonymous ones go too, whatever the definition says.
 func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
-	e.dropHead(id)
-	l, err := e.lock(ctx, id)
+	l, err := e.lockStopped(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
-	c := &Container{ID: id}
-	if e.loadState(c); c.Running() {
-		return errdef.Conflict("container is running: stop the container before removing or force remove")
-	}
 	if err := e.markDrop(id, volumes); err != nil {
 		return err
 	}
@@ -100,6 +120,21 @@ func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
 	err = e.dissolve(id, func(c *Container) { e.containerEvent(c, "destroy") })
 	e.opt.Trace.Step("remove container")
 	return err
+}
+
+// lockStopped locks a container that does not run, for its removal.
+func (e *Engine) lockStopped(ctx context.Context, id string) (*state.Locked, error) {
+	e.dropHead(id)
+	l, err := e.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{ID: id}
+	if e.loadState(c); c.Running() {
+		l.Unlock()
+		return nil, errdef.Conflict("container is running: stop the container before removing or force remove")
+	}
+	return l, nil
 }
 
 // markDrop notes for whoever dissolves the container id whether its anonymous volumes go with it. A note that a killed

@@ -62,7 +62,7 @@ func TestSilentMonitor(t *testing.T) {
 	})
 	for _, r := range []*record{forced, policy} {
 		wg.Go(func() {
-			if err := e.Remove(t.Context(), r.ID, RemoveOptions{Force: true}); err != nil {
+			if _, err := e.Remove(t.Context(), r.ID, RemoveOptions{Force: true}); err != nil {
 				t.Errorf("remove: %v", err)
 			}
 		})

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 
 	"hull/errdef"
+	"hull/trash"
 	"hull/volume"
 )
 
@@ -43,6 +45,7 @@ func (e *Engine) Volumes(_ context.Context, filters map[string][]string) ([]*vol
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	e.sweepTrash()
 	list, err := e.volumes().List()
 	if err != nil {
 		return nil, e.storeError(err)
@@ -104,49 +107,41 @@ func oneBool(key string, values []string) (bool, error) {
 
 // RemoveVolumeOptions are for RemoveVolume.
 type RemoveVolumeOptions struct {
-	Force  bool // one that is not there is no failure
-	DryRun bool // only say whether it could be removed
+	Force bool   // one that is not there is no failure
+	Now   bool   // past the trash
+	Batch string // the same for all that one command removes
 }
 
-// RemoveVolume removes the volume called name with all its data. One that a container has, running or not, stays.
-func (e *Engine) RemoveVolume(ctx context.Context, name string, o RemoveVolumeOptions) error {
+// RemoveVolume removes the volume called name with all its data. One that a container has, running or not, stays. saved is
+// for how long it can be restored; 0 is not at all.
+func (e *Engine) RemoveVolume(ctx context.Context, name string, o RemoveVolumeOptions) (saved time.Duration, err error) {
 	if err := e.ready(); err != nil {
-		return err
+		return 0, err
 	}
-	err := e.volumes().Remove(ctx, name, func(v *volume.Volume) error {
-		if err := e.unused(v); err != nil || !o.DryRun {
-			return err
-		}
-		return errDryRun
-	})
-	if errors.Is(err, errDryRun) || o.Force && errors.Is(err, errdef.ErrNotFound) {
-		return nil
+	done := false
+	if !o.Now {
+		done, saved, err = e.saveVolume(ctx, name, &o)
 	}
-	return e.storeError(err)
-}
-
-// errDryRun ends a removal that would have gone on.
-const errDryRun = plainError("dry run")
-
-// plainError is an error that needs no code at program start.
-type plainError string
-
-func (e plainError) Error() string { return string(e) }
-
-// PrunedVolumes is what a prune removed, or would.
-type PrunedVolumes struct {
-	Volumes []string
-	Bytes   uint64
+	if !done && err == nil {
+		err = e.volumes().Remove(ctx, name, e.unused)
+	}
+	if o.Force && errors.Is(err, errdef.ErrNotFound) {
+		return 0, nil
+	}
+	if err == nil {
+		_ = e.tidyTrash(ctx, nil) // or the next command does
+	}
+	return saved, e.storeError(err)
 }
 
 // PruneVolumes removes the volumes that no container has and all filters hold for: of those only the anonymous ones,
 // unless the filter all says otherwise. A volume that somebody begins to use meanwhile stays.
-func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string) (*PrunedVolumes, error) {
+func (e *Engine) PruneVolumes(ctx context.Context, filters map[string][]string) (*Pruned, error) {
 	return e.pruneVolumes(ctx, filters, false, nil)
 }
 
 // pruneVolumes is PruneVolumes; a dry one takes the containers in gone for removed.
-func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, dry bool, gone map[string]bool) (*PrunedVolumes, error) {
+func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, dry bool, gone map[string]bool) (*Pruned, error) {
 	all := false
 	rest := make(map[string][]string, len(filters))
 	for key, values := range filters {
@@ -170,7 +165,7 @@ func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, 
 	if err != nil {
 		return nil, err
 	}
-	out := new(PrunedVolumes)
+	out := new(Pruned)
 	for _, v := range list {
 		_, marked := v.Labels[anonymousLabel]
 		used := slices.ContainsFunc(users[v.Name], func(id string) bool { return !gone[id] })
@@ -181,8 +176,11 @@ func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, 
 		if err != nil {
 			return out, err
 		}
-		if len(users[v.Name]) == 0 {
-			err = e.RemoveVolume(ctx, v.Name, RemoveVolumeOptions{DryRun: dry})
+		switch {
+		case !dry:
+			_, err = e.RemoveVolume(ctx, v.Name, RemoveVolumeOptions{Now: true})
+		case len(users[v.Name]) == 0:
+			_, err = e.VolumeRemoval(ctx, v.Name, RemoveVolumeOptions{})
 		}
 		if errors.Is(err, errdef.ErrNotFound) || errors.Is(err, errdef.ErrConflict) {
 			continue // somebody was quicker
@@ -190,11 +188,15 @@ func (e *Engine) pruneVolumes(ctx context.Context, filters map[string][]string, 
 		if err != nil {
 			return out, err
 		}
-		out.Volumes = append(out.Volumes, v.Name)
-		out.Bytes += uint64(size)
+		out.Volumes = append(out.Volumes, PrunedVolume{v.Name, size})
+		out.Bytes += size
+	}
+	// Only who takes named volumes means those of the trash too.
+	if err := e.pruneTrash(ctx, trash.Volume, all && len(rest) == 0, dry, out); err != nil {
+		return out, err
 	}
 	if !dry {
-		e.event("volume", "prune", "", map[string]string{"reclaimed": strconv.FormatUint(out.Bytes, 10)})
+		e.event("volume", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(out.Bytes, 10)})
 	}
 	return out, nil
 }

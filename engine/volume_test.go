@@ -50,10 +50,13 @@ func TestVolumeReferences(t *testing.T) {
 	one := placed(t, e, withVolumes("one"))
 	anonymous := one.Mounts[1].Name
 	for _, name := range []string{"named", anonymous} {
-		for _, o := range []RemoveVolumeOptions{{}, {Force: true}, {DryRun: true}} {
-			err := e.RemoveVolume(t.Context(), name, o)
-			if want := "remove " + name + ": volume is in use - [" + one.ID + "]"; !errors.Is(err, errdef.ErrConflict) || err.Error() != want {
-				t.Errorf("%+v: want %q, got %v", o, want, err)
+		for _, o := range []RemoveVolumeOptions{{}, {Force: true}, {Now: true}} {
+			_, err := e.RemoveVolume(t.Context(), name, o)
+			_, planned := e.VolumeRemoval(t.Context(), name, o)
+			for _, err := range []error{err, planned} {
+				if want := "remove " + name + ": volume is in use - [" + one.ID + "]"; !errors.Is(err, errdef.ErrConflict) || err.Error() != want {
+					t.Errorf("%+v: want %q, got %v", o, want, err)
+				}
 			}
 		}
 	}
@@ -84,7 +87,7 @@ func TestVolumeReferences(t *testing.T) {
 	}
 	for _, dry := range []bool{true, false} {
 		p, err := e.pruneVolumes(t.Context(), nil, dry, nil)
-		if err != nil || !slices.Equal(p.Volumes, []string{three.Mounts[1].Name}) {
+		if err != nil || len(p.Volumes) != 1 || p.Volumes[0].Name != three.Mounts[1].Name {
 			t.Errorf("prune of what is anonymous, dry %v: %+v, %v", dry, p, err)
 		}
 	}
@@ -151,11 +154,11 @@ func TestDamagedKeepsVolumes(t *testing.T) {
 	if err := os.WriteFile(e.dir(r.ID)+"/"+recordFile, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := e.RemoveVolume(t.Context(), "named", RemoveVolumeOptions{})
+	_, err := e.RemoveVolume(t.Context(), "named", RemoveVolumeOptions{})
 	if !errors.Is(err, errdef.ErrConflict) || !strings.Contains(err.Error(), "is damaged, so its volumes are not known") {
 		t.Errorf("named: %v", err)
 	}
-	if err := e.RemoveVolume(t.Context(), r.Mounts[1].Name, RemoveVolumeOptions{}); !errors.Is(err, errdef.ErrConflict) {
+	if _, err := e.RemoveVolume(t.Context(), r.Mounts[1].Name, RemoveVolumeOptions{}); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("anonymous: %v", err)
 	}
 }

@@ -77,7 +77,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	swept, err := s.Sweep(ctx, o.Kept)
 	for _, l := range g.layers {
 		if slices.Contains(swept, l.chain) {
-			out.Deleted = append(out.Deleted, Deleted{Deleted: l.chain})
+			out.Deleted = append(out.Deleted, Deleted{Deleted: l.chain, Layer: true, Size: l.size})
 			out.Bytes += l.size
 		}
 	}
@@ -116,7 +116,7 @@ func (s *Store) prunePlan(plans []*removal, o *PruneOptions) (*Pruned, error) {
 		return nil, err
 	}
 	for _, l := range g.layers {
-		out.Deleted = append(out.Deleted, Deleted{Deleted: l.chain})
+		out.Deleted = append(out.Deleted, Deleted{Deleted: l.chain, Layer: true, Size: l.size})
 		out.Bytes += l.size
 	}
 	out.Bytes += g.blobs

@@ -32,10 +32,12 @@ type RemoveOptions struct {
 	Save func(*Removed) func(went bool)
 }
 
-// Deleted is one line of `hull rmi`: exactly one of the fields is set.
+// Deleted is one line of `hull rmi`: exactly one of the texts is set.
 type Deleted struct {
 	Untagged string
 	Deleted  string
+	Layer    bool  // what is deleted is a layer, not the image
+	Size     int64 // of a layer, in bytes
 }
 
 // Remove takes the reference name away and, when it was the last one, the image; name may be an id. It refuses
@@ -75,7 +77,7 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 	err = errors.Join(err, sweepErr)
 	for _, chain := range slices.Backward(rm.chain) {
 		if slices.Contains(swept, chain) {
-			rm.done = append(rm.done, Deleted{Deleted: chain})
+			rm.done = append(rm.done, Deleted{Deleted: chain, Layer: true})
 		}
 	}
 	return rm.done, err
@@ -99,8 +101,8 @@ func (s *Store) Removal(_ context.Context, name string, opts RemoveOptions) (*Pr
 		return nil, err
 	}
 	for _, chain := range slices.Backward(rm.chain) {
-		if slices.ContainsFunc(g.layers, func(l garbageLayer) bool { return l.chain == chain }) {
-			out.Deleted = append(out.Deleted, Deleted{Deleted: chain})
+		if i := slices.IndexFunc(g.layers, func(l garbageLayer) bool { return l.chain == chain }); i >= 0 {
+			out.Deleted = append(out.Deleted, Deleted{Deleted: chain, Layer: true, Size: g.layers[i].size})
 		}
 	}
 	out.Bytes = g.bytes()

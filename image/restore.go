@@ -14,6 +14,8 @@ import (
 	"hull/errdef"
 	"hull/ref"
 	"hull/state"
+
+	"golang.org/x/sys/unix"
 )
 
 // Removed is what a removal took out of the lists: enough to put it back as long as Store.Saved names its roots. It is
@@ -232,4 +234,15 @@ func (s *Store) Gone(r *Removed) bool {
 		}
 	}
 	return false
+}
+
+// Collect removes what no image, reference or container needs since something was forgotten that Store.Saved or
+// Store.Kept named. While somebody brings images in it leaves that to the next List.
+func (s *Store) Collect(ctx context.Context) error {
+	if _, err := s.expectGarbage(); errors.Is(err, fs.ErrNotExist) {
+		return nil // there are no images
+	} else if err != nil && !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	return s.repair(ctx)
 }

@@ -158,18 +158,11 @@ func (s *Store) Get(name string) (*Volume, error) {
 }
 
 func (s *Store) read(name string) (*Volume, error) {
-	b, err := state.Read(filepath.Join(s.path(name), configFile), maxConfig)
-	if err != nil {
-		return nil, err
-	}
-	v := &Volume{dir: s.path(name)}
-	if err := plainjson.Unmarshal(b, v); err != nil {
-		return nil, err
-	}
-	if v.Name != name {
+	v, err := s.Look(s.path(name))
+	if err == nil && v.Name != name {
 		return nil, errors.New("it is the definition of another volume")
 	}
-	return v, nil
+	return v, err
 }
 
 // List returns all volumes by name, damaged ones too.
@@ -387,32 +380,104 @@ func (s *Store) Drop(ctx context.Context, name string, inUse func(*Volume) error
 	if CheckName(name) != nil {
 		return notFound(name)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("waited "+lockWait.String()))
-	defer cancel()
-	l, err := state.Lock(ctx, s.path(name))
-	if isMissing(err) {
-		return notFound(name)
-	}
+	gone := s.path(state.TempName() + "-" + name[:min(len(name), 150)])
+	l, err := s.detach(ctx, name, gone, inUse)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
-	v, err := s.Get(name)
+	return s.remove(gone)
+}
+
+// Take is Remove that leaves the volume whole, as the directory to, which is on the same file system: Put brings it back.
+func (s *Store) Take(ctx context.Context, name, to string, inUse func(*Volume) error) error {
+	if CheckName(name) != nil {
+		return notFound(name)
+	}
+	l, err := s.detach(ctx, name, to, inUse)
 	if err != nil {
 		return err
 	}
-	if err := inUse(v); err != nil {
+	l.Unlock()
+	_ = state.SyncDir(s.dir) // it is gone, whatever this says: after a power cut it may be back
+	return nil
+}
+
+// Put makes the directory from, which Take has left, the volume called name. The error of a name that is taken is of the
+// kind ErrConflict.
+func (s *Store) Put(from, name string) error {
+	if err := CheckName(name); err != nil {
 		return err
+	}
+	v, err := s.Look(from)
+	if err != nil {
+		return err
+	}
+	if v.Name != name {
+		v.Name = name
+		b, err := plainjson.Marshal(v)
+		if err == nil {
+			err = state.WriteDurable(filepath.Join(from, configFile), b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, s.path(name), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		return errdef.Conflict("there is a volume called %s already", name)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "restore volume", Path: s.path(name), Err: err}
+	}
+	s.tell("create", name)
+	return state.SyncDir(s.dir)
+}
+
+// Look reads the definition of the volume in the directory dir, which Take has left.
+func (s *Store) Look(dir string) (*Volume, error) {
+	b, err := state.Read(filepath.Join(dir, configFile), maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{dir: dir}
+	if err := plainjson.Unmarshal(b, v); err != nil {
+		return nil, errdef.As(errdef.ErrCorrupt, err)
+	}
+	return v, nil
+}
+
+// detach renames the volume called name to the path to, unless inUse has a reason against it, and returns its lock.
+func (s *Store) detach(ctx context.Context, name, to string, inUse func(*Volume) error) (_ *state.Locked, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("waited "+lockWait.String()))
+	defer cancel()
+	l, err := state.Lock(ctx, s.path(name))
+	if isMissing(err) {
+		return nil, notFound(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.Unlock()
+		}
+	}()
+	v, err := s.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := inUse(v); err != nil {
+		return nil, err
 	}
 	if at := mountedBelow(v.dir); at != "" {
-		return errdef.Conflict("remove %s: something is mounted at %s: unmount it first", name, at)
+		return nil, errdef.Conflict("remove %s: something is mounted at %s: unmount it first", name, at)
 	}
-	gone := s.path(state.TempName() + "-" + name[:min(len(name), 150)])
-	if err := os.Rename(v.dir, gone); err != nil {
-		return err
+	if err := os.Rename(v.dir, to); err != nil {
+		return nil, err
 	}
 	s.tell("destroy", name)
-	return s.remove(gone)
+	return l, nil
 }
 
 // mountedBelow returns a mount point of this namespace in the directory, or "". Its content is not ours to remove.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,7 +26,19 @@ type Census []string
 // Mark takes the census that the next Check compares with.
 func (h *Hull) Mark(t testing.TB) {
 	t.Helper()
+	h.emptyTrash()
 	h.base = h.settle(func(a, b Census) bool { return slices.Equal(a, b) && !h.parting(b) })
+}
+
+// emptyTrash removes what the test has removed for good: it is not what Hull left behind.
+func (h *Hull) emptyTrash() {
+	if left, _ := filepath.Glob(filepath.Join(h.Root, "undo", "*")); len(left) == 0 {
+		return
+	}
+	line := slices.Concat(h.Through, []string{h.Program, "trash", "empty", "--force"})
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = slices.Clone(h.Env)
+	_ = cmd.Run() // what it has not removed, the census shows
 }
 
 // parting reports whether c has a link of a container that does not run any more: the kernel takes it away a moment
@@ -55,6 +68,7 @@ func (h *Hull) Check(t testing.TB) {
 // Difference is what came or went since Mark, a line each. What is on its way out gets a moment: a monitor ends
 // after its container's waiters were told.
 func (h *Hull) Difference() []string {
+	h.emptyTrash()
 	now := h.settle(func(_, b Census) bool { return slices.Equal(h.base, b) })
 	var out []string
 	for _, line := range now {
