@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"hull/engine"
 	"hull/errdef"
 	"hull/image"
 
