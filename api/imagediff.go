@@ -89,7 +89,8 @@ func (s *server) diffImages(q *request) error {
 	if err != nil {
 		_ = enc.Encode(diffLine{Error: &messageDetail{err.Error()}})
 	} else {
-		_ = enc.Encode(diffLine{End: &diffEnd{sum.Added, sum.Changed, sum.Deleted, sum.Bytes, sum.Unreadable, sum.Findings}})
+		end := wireSummary(sum)
+		_ = enc.Encode(diffLine{End: &end})
 	}
 	_ = w.Flush()
 	return nil

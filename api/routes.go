@@ -85,6 +85,7 @@ var table = [...]route{
 	{"POST", "/hull/v1/images/{name...}/pin", (*server).pinImage, write},
 	{"DELETE", "/hull/v1/images/{name...}/pin", (*server).unpinImage, write},
 	{"GET", "/hull/v1/images/{name...}/diff", (*server).diffImages, read},
+	{"GET", "/hull/v1/images/{name...}/changelog", (*server).imageChangelog, read},
 	{"GET", "/hull/v1/pins", (*server).listPins, read},
 
 	{"GET", "/volumes", (*server).listVolumes, read},

@@ -108,6 +108,7 @@ var containerCommands = [...]command{
 }
 
 var imageCommands = [...]command{
+	{name: "changelog", short: "Say what changed from one image to another", build: buildImageChangelog},
 	{name: "diff", short: "Show how two images differ", build: buildImageDiff},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},

@@ -49,7 +49,7 @@ var takes = [...]struct {
 	{"run create", images, anything},
 	{"rmi save image+inspect pin unpin", images, images},
 	{"tag pull push image+log rollback", images, nothing},
-	{"image+diff", images, images},
+	{"image+diff changelog", images, images},
 	{"images", images, nothing},
 	{"inspect", objects, objects},
 	{"volume+inspect volume+rm", volumes, volumes},
