@@ -13,7 +13,7 @@ const intro = `# Benchmarks
 
 Written by ` + "`make bench`" + `: medians of wall-clock time, what is compared run alternately. The floor is
 [bench/limit/limit.c](../bench/limit/limit.c), a C program that makes the namespaces and mounts of a container, runs true in
-them, and does nothing else. Why a figure is what it is: [design notes](design), and the trace below.
+them, and does nothing else. Stores and the floor are on an ext4 as mkfs makes it, in a file; run directories on a tmpfs. Why a figure is what it is: [design notes](design), and the trace below.
 
 `
 
