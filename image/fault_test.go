@@ -52,6 +52,9 @@ func child(what, root, archive string) error {
 			_, err = s.Load(ctx, f, LoadOptions{})
 		}
 		return err
+	case "pull":
+		_, err := tryPull(ctx, s, directory(archive), "app")
+		return err
 	case "remove":
 		_, err := s.Remove(ctx, "app", RemoveOptions{Force: true})
 		return err
@@ -253,7 +256,7 @@ func TestFullDisk(t *testing.T) {
 
 // The store of an ordinary user.
 func TestUnprivileged(t *testing.T) {
-	nobody.Runs(t, "^Test(Load|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "TestLoad")
+	nobody.Runs(t, "^Test(Load|Pull|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "TestLoad")
 }
 
 // A real userland: the machine's static busybox as an image.

@@ -116,11 +116,11 @@ func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error))
 		}
 		swept = append(swept, chain)
 	}
+	s.sweepIngests() // first: bytes that are in the store too are known by the blob that may go now
 	if err := s.sweepBlobs(&m, discard); err != nil {
 		return swept, trash, err
 	}
 	s.sweepOrigins(&m)
-	s.sweepIngests()
 	for _, e := range layers { // at last: a mark stands for all the rest
 		if isMark(e) {
 			err = errors.Join(err, discard(filepath.Join(s.layersDir(), e.Name())))

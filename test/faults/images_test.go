@@ -2,9 +2,11 @@ package faults
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
+	"hull/registry/registrytest"
 	"hull/test/rig"
 )
 
@@ -14,15 +16,24 @@ func TestEveryCallOfImages(t *testing.T) {
 	rig.Root(t)
 	layered := rig.Layered(t)
 	archive, rootfs := layered.OCI(t), layered.Rootfs(t)
+	remote := rig.Layered(t)
+	remote.Tag = registrytest.New(t, registrytest.Options{}).Addr + "/team/app:1"
+	away := remote.OCI(t)
+	other := rig.Engine(t)
+	other.Load(t, away)
+	other.Must(t, "push", "-q", remote.Tag)
 	for _, v := range []verb{
 		{name: "load", args: []string{"load", "-q", "-i", archive}},
 		{name: "import", args: []string{"import", "--change", "CMD true", rootfs, "target"}},
 		{name: "tag", args: []string{"tag", "layered:3", "target"}, prepare: []string{"load", "-q", "-i", archive}},
+		{name: "pull", args: []string{"pull", "-q", remote.Tag}},
+		{name: "push", args: []string{"push", "-q", remote.Tag}, prepare: []string{"load", "-q", "-i", away}},
 		{name: "rmi", args: []string{"rmi", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "pin", args: []string{"image", "pin", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			h := rig.Engine(t)
+			h.Env = append(h.Env, "HULL_TEST_NETWORK="+os.Getenv("HULL_TEST_NETWORK")) // the stage stays where the registry is
 			h.Load(t, archive)
 			h.Must(t, "rmi", "layered:3")
 			h.Mark(t)
