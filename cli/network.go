@@ -40,44 +40,31 @@ func buildNetworkInspect(a *app, cmd *cobra.Command) {
 }
 
 func buildNetworkLs(a *app, cmd *cobra.Command) {
-	var quiet, whole bool
-	var filter filterFlag
-	var format string
+	var o listing
+	var whole bool
 	cmd.Use += " [OPTIONS]"
 	cmd.Args = a.arguments(0, 0)
 	f := cmd.Flags()
-	f.VarP(&filter, "filter", "f", "Show only what matches (driver=bridge, id=, name=part, scope=local, type=builtin)")
-	f.StringVar(&format, "format", "", formatUsage)
-	f.BoolVarP(&quiet, "quiet", "q", false, "Print ids only")
+	o.flags(f, "driver=bridge, id=, name=part, scope=local, type=builtin", "ids")
 	f.BoolVar(&whole, "no-trunc", false, "Do not shorten ids")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkFormat(format); err != nil {
-			return err
-		}
-		c, err := a.engine()
+		c, err := o.engine(a)
 		if err != nil {
 			return err
 		}
-		list, err := c.NetworkList(cmd.Context(), filter.f)
+		list, err := c.NetworkList(cmd.Context(), o.filter.f)
 		if err != nil {
 			return err
 		}
 		rows := make([]any, len(list))
 		for i, n := range list {
-			r := &networkRow{n, whole}
-			rows[i] = r
-			if quiet {
-				a.out.println(r.ID())
-			}
-		}
-		if quiet {
-			return nil
+			rows[i] = &networkRow{n, whole}
 		}
 		headers := map[string]string{
 			"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6",
 			"Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT",
 		}
-		return a.printRows(format, networkColumns[:], headers, rows, false)
+		return o.print(a, networkColumns[:], headers, rows, func(i int) string { return rows[i].(*networkRow).ID() })
 	}
 }
 
@@ -116,12 +103,6 @@ func buildNetworkRm(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		return a.each(args, func(name string) error {
-			err := c.NetworkRemove(cmd.Context(), name)
-			if err == nil {
-				a.out.println(name)
-			}
-			return err
-		})
+		return a.eachPrinted(args, func(name string) error { return c.NetworkRemove(cmd.Context(), name) })
 	}
 }

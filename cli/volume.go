@@ -46,43 +46,30 @@ func buildVolumeInspect(a *app, cmd *cobra.Command) {
 }
 
 func buildVolumeLs(a *app, cmd *cobra.Command) {
-	var quiet bool
-	var filter filterFlag
-	var format string
+	var o listing
 	cmd.Use += " [OPTIONS]"
 	cmd.Args = a.arguments(0, 0)
 	f := cmd.Flags()
-	f.VarP(&filter, "filter", "f", "Show only what matches (dangling=true, label=a=b, name=part, driver=local)")
-	f.StringVar(&format, "format", "", formatUsage)
-	f.BoolVarP(&quiet, "quiet", "q", false, "Print names only")
+	o.flags(f, "dangling=true, label=a=b, name=part, driver=local", "names")
 	refusedFlags(f, []refused{{name: "cluster", boolean: true, why: "needs a swarm, which Hull has not"}})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkFormat(format); err != nil {
-			return err
-		}
-		c, err := a.engine()
+		c, err := o.engine(a)
 		if err != nil {
 			return err
 		}
-		list, err := c.VolumeList(cmd.Context(), filter.f)
+		list, err := c.VolumeList(cmd.Context(), o.filter.f)
 		if err != nil {
 			return err
 		}
 		rows := make([]any, len(list.Volumes))
 		for i, v := range list.Volumes {
 			rows[i] = &volumeRow{v}
-			if quiet {
-				a.out.println(v.Name)
-			}
-		}
-		if quiet {
-			return nil
 		}
 		headers := map[string]string{
 			"Driver": "DRIVER", "Name": "VOLUME NAME", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
 			"Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
 		}
-		return a.printRows(format, volumeColumns[:], headers, rows, false)
+		return o.print(a, volumeColumns[:], headers, rows, func(i int) string { return list.Volumes[i].Name })
 	}
 }
 

@@ -295,12 +295,11 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]container.
 func (c *Client) ContainerInspect(ctx context.Context, id string, size bool) (container.InspectResponse, json.RawMessage, error) {
 	q := url.Values{}
 	flag(q, "size", size)
-	var out container.InspectResponse
-	var raw json.RawMessage
-	if err := c.container(ctx, http.MethodGet, id, "/json", q, nil, &raw); err != nil {
-		return out, nil, err
+	p, err := containerPath(id, "/json")
+	if err != nil {
+		return container.InspectResponse{}, nil, err
 	}
-	return out, raw, decode(raw, &out)
+	return inspect[container.InspectResponse](ctx, c, p, q)
 }
 
 // LogsOptions of ContainerLogs. Since and Until are seconds[.nanoseconds] since the epoch; Tail is a number or "all".

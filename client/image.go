@@ -45,16 +45,11 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]image.Sum
 
 // ImageInspect returns what is known of an image, also as the server wrote it.
 func (c *Client) ImageInspect(ctx context.Context, ref string) (image.InspectResponse, json.RawMessage, error) {
-	var out image.InspectResponse
 	p, err := imagePath(ref, "/json")
 	if err != nil {
-		return out, nil, err
+		return image.InspectResponse{}, nil, err
 	}
-	var raw json.RawMessage
-	if err := c.call(ctx, request{method: http.MethodGet, path: p}, &raw); err != nil {
-		return out, nil, err
-	}
-	return out, raw, decode(raw, &out)
+	return inspect[image.InspectResponse](ctx, c, p, nil)
 }
 
 // ImageTag gives the image ref another name. An empty tag is latest.

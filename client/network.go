@@ -5,19 +5,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strings"
-
-	"hull/errdef"
 
 	"github.com/moby/moby/api/types/network"
 )
-
-func networkPath(name string) (string, error) {
-	if strings.TrimSpace(name) == "" || name == "." || name == ".." {
-		return "", errdef.Invalid("invalid network name: %q", name)
-	}
-	return "/networks/" + url.PathEscape(name), nil
-}
 
 // NetworkList lists networks.
 func (c *Client) NetworkList(ctx context.Context, f Filters) ([]network.Summary, error) {
@@ -30,16 +20,11 @@ func (c *Client) NetworkList(ctx context.Context, f Filters) ([]network.Summary,
 
 // NetworkInspect returns what is known of a network, also as the server wrote it.
 func (c *Client) NetworkInspect(ctx context.Context, name string) (network.Inspect, json.RawMessage, error) {
-	var out network.Inspect
-	p, err := networkPath(name)
+	p, err := objectPath("network", name)
 	if err != nil {
-		return out, nil, err
+		return network.Inspect{}, nil, err
 	}
-	var raw json.RawMessage
-	if err := c.call(ctx, request{method: http.MethodGet, path: p}, &raw); err != nil {
-		return out, nil, err
-	}
-	return out, raw, decode(raw, &out)
+	return inspect[network.Inspect](ctx, c, p, nil)
 }
 
 // NetworkCreate makes a network and returns its id.
@@ -51,7 +36,7 @@ func (c *Client) NetworkCreate(ctx context.Context, o network.CreateRequest) (st
 
 // NetworkRemove removes a network.
 func (c *Client) NetworkRemove(ctx context.Context, name string) error {
-	p, err := networkPath(name)
+	p, err := objectPath("network", name)
 	if err != nil {
 		return err
 	}

@@ -5,20 +5,10 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
-
-	"hull/errdef"
 
 	"github.com/moby/moby/api/types/volume"
 )
-
-func volumePath(name string) (string, error) {
-	if strings.TrimSpace(name) == "" || name == "." || name == ".." {
-		return "", errdef.Invalid("invalid volume name: %q", name)
-	}
-	return "/volumes/" + url.PathEscape(name), nil
-}
 
 // VolumeCreate makes a volume, or returns the one that has the name.
 func (c *Client) VolumeCreate(ctx context.Context, o volume.CreateRequest) (volume.Volume, error) {
@@ -38,16 +28,11 @@ func (c *Client) VolumeList(ctx context.Context, f Filters) (volume.ListResponse
 
 // VolumeInspect returns what is known of a volume, also as the server wrote it.
 func (c *Client) VolumeInspect(ctx context.Context, name string) (volume.Volume, json.RawMessage, error) {
-	var out volume.Volume
-	p, err := volumePath(name)
+	p, err := objectPath("volume", name)
 	if err != nil {
-		return out, nil, err
+		return volume.Volume{}, nil, err
 	}
-	var raw json.RawMessage
-	if err := c.call(ctx, request{method: http.MethodGet, path: p}, &raw); err != nil {
-		return out, nil, err
-	}
-	return out, raw, decode(raw, &out)
+	return inspect[volume.Volume](ctx, c, p, nil)
 }
 
 // VolumeRemoveOptions of VolumeRemove.
@@ -65,7 +50,7 @@ func (o *VolumeRemoveOptions) query() url.Values {
 
 // VolumeRemove removes a volume and its data. saved is for how long it can be restored; 0 is not at all.
 func (c *Client) VolumeRemove(ctx context.Context, name string, o VolumeRemoveOptions) (saved time.Duration, err error) {
-	p, err := volumePath(name)
+	p, err := objectPath("volume", name)
 	if err != nil {
 		return 0, err
 	}
@@ -74,7 +59,7 @@ func (c *Client) VolumeRemove(ctx context.Context, name string, o VolumeRemoveOp
 
 // VolumeRemoval is what VolumeRemove would do.
 func (c *Client) VolumeRemoval(ctx context.Context, name string, o VolumeRemoveOptions) (Plan, error) {
-	p, err := volumePath(name)
+	p, err := objectPath("volume", name)
 	if err != nil {
 		return Plan{}, err
 	}

@@ -58,15 +58,7 @@ func (s *Store) Derive(ctx context.Context, base string, layer io.Reader, o Deri
 	c.Created, c.Author, c.Comment, c.Run = &now, o.Author, o.Comment, o.Run
 	c.RootFS = RootFS{Type: "layers", DiffIDs: append(slices.Clone(below), res.DiffID)}
 	c.History = append(slices.Clone(c.History), History{Created: &now, CreatedBy: o.Command, Author: o.Author, Comment: o.Comment})
-	out, err := in.compose(&c, append(slices.Clone(m.Layers), l))
-	if err != nil {
-		return "", err
-	}
-	out.refs = refs
-	if err := in.commit(ctx, orDefault(o.By, "commit"), []ready{out}); err != nil {
-		return "", err
-	}
-	return string(out.m.Config.Digest), nil
+	return in.conclude(ctx, &c, append(slices.Clone(m.Layers), l), refs, orDefault(o.By, "commit"))
 }
 
 // newRefs parses the name of an image to be; "" is none.

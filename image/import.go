@@ -12,6 +12,7 @@ import (
 
 	"hull/errdef"
 	"hull/image/layer"
+	"hull/ref"
 )
 
 // ImportOptions are for Import.
@@ -51,15 +52,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (id
 	}
 	c.RootFS = RootFS{Type: "layers", DiffIDs: []string{res.DiffID}}
 	c.History = []History{{Created: &now, Comment: opts.Message}}
-	img, err := in.compose(c, []descriptor{l})
-	if err != nil {
-		return "", err
-	}
-	img.refs = refs
-	if err := in.commit(ctx, orDefault(opts.By, "import"), []ready{img}); err != nil {
-		return "", err
-	}
-	return string(img.m.Config.Digest), nil
+	return in.conclude(ctx, c, []descriptor{l}, refs, orDefault(opts.By, "import"))
 }
 
 // importLayer unpacks r, over the layers below with these diff ids, and keeps its bytes as a blob, in one go.
@@ -154,6 +147,19 @@ func (in *incoming) compose(c *Config, layers []descriptor) (ready, error) {
 	}
 	d, err := in.addBytes(data)
 	return ready{manifest: d.Digest, m: m, c: c, target: d.Digest}, err
+}
+
+// conclude makes the image of configuration and layers, and gives it its references; returns its id.
+func (in *incoming) conclude(ctx context.Context, c *Config, layers []descriptor, refs []ref.Ref, by string) (id string, err error) {
+	img, err := in.compose(c, layers)
+	if err != nil {
+		return "", err
+	}
+	img.refs = refs
+	if err := in.commit(ctx, by, []ready{img}); err != nil {
+		return "", err
+	}
+	return string(img.m.Config.Digest), nil
 }
 
 func layerType(c layer.Compression) (string, error) {

@@ -131,13 +131,60 @@ func (o *LogOptions) choose(row []byte) (e Entry, ok bool) {
 		!e.Time.Before(o.Since) && (o.Until.IsZero() || !e.Time.After(o.Until))
 }
 
+// rowBuffer cuts what is read of a log into rows.
+type rowBuffer struct {
+	buf []byte
+	at  int // buf[at:] is not read yet
+}
+
+// row returns the next row without its newline, valid until the next call; io.EOF when there is none yet. file is what is
+// read now, nil for nothing, and advance is called at its end: nil means that there may be more to read.
+func (b *rowBuffer) row(file func() io.Reader, advance func() error) ([]byte, error) {
+	for {
+		if i := bytes.IndexByte(b.buf[b.at:], '\n'); i >= 0 {
+			row := b.buf[b.at : b.at+i]
+			b.at += i + 1
+			return row, nil
+		}
+		err := io.EOF
+		if f := file(); f != nil {
+			err = b.fill(f)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = advance()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// fill reads more behind what is left in the buffer.
+func (b *rowBuffer) fill(f io.Reader) error {
+	if len(b.buf)-b.at > longestRow {
+		b.at = len(b.buf) // not a row of a log; what follows its newline may be
+	}
+	n := copy(b.buf, b.buf[b.at:])
+	b.at = 0
+	if cap(b.buf) < n+readBlock {
+		b.buf = append(make([]byte, 0, 2*n+readBlock), b.buf[:n]...)
+	}
+	m, err := f.Read(b.buf[n : n+readBlock])
+	b.buf = b.buf[:n+max(m, 0)]
+	if m > 0 {
+		return nil
+	}
+	return err
+}
+
+func (b *rowBuffer) clear() { b.buf, b.at = b.buf[:0], 0 }
+
 // logReader reads row after row from the oldest file to the newest, by inode, while they are being renamed.
 type logReader struct {
 	dir  *os.File
-	f    *os.File // nil: no file yet
-	next *os.File // the successor of f, which gets no more rows: read the rest of f, then go on here
-	buf  []byte
-	at   int // buf[at:] is not read yet
+	f    *os.File  // nil: no file yet
+	next *os.File  // the successor of f, which gets no more rows: read the rest of f, then go on here
+	rest rowBuffer // of f
 }
 
 func (r *logReader) close() {
@@ -148,40 +195,13 @@ func (r *logReader) close() {
 	}
 }
 
-// row returns the next row without its newline, valid until the next call; io.EOF when there is none yet.
 func (r *logReader) row() ([]byte, error) {
-	for {
-		if i := bytes.IndexByte(r.buf[r.at:], '\n'); i >= 0 {
-			row := r.buf[r.at : r.at+i]
-			r.at += i + 1
-			return row, nil
+	return r.rest.row(func() io.Reader {
+		if r.f == nil {
+			return nil
 		}
-		err := r.fill()
-		if errors.Is(err, io.EOF) {
-			err = r.advance()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// fill reads more of the file behind what is left in the buffer.
-func (r *logReader) fill() error {
-	if r.f == nil {
-		return io.EOF
-	}
-	if len(r.buf)-r.at > longestRow {
-		r.at = len(r.buf) // not a row of a log; what follows its newline may be
-	}
-	n := copy(r.buf, r.buf[r.at:])
-	r.at = 0
-	if cap(r.buf) < n+readBlock {
-		r.buf = append(make([]byte, 0, 2*n+readBlock), r.buf[:n]...)
-	}
-	m, err := r.f.Read(r.buf[n : n+readBlock])
-	r.buf = r.buf[:n+max(m, 0)]
-	return err
+		return r.f
+	}, r.advance)
 }
 
 // advance is called at the end of a file. It returns nil when there may be more to read now.
@@ -189,7 +209,7 @@ func (r *logReader) advance() error {
 	if r.next != nil {
 		r.f.Close()
 		r.f, r.next = r.next, nil
-		r.buf, r.at = r.buf[:0], 0 // a torn row stays behind
+		r.rest.clear() // a torn row stays behind
 		return nil
 	}
 	next, err := r.successor(r.f)

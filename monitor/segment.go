@@ -208,8 +208,7 @@ type segmentReader struct {
 	f    *os.File  // of number n
 	z    io.Reader // f, or what it holds uncompressed
 	last bool      // a later segment is there: f gets no more rows
-	buf  []byte
-	at   int
+	rest rowBuffer // of f
 }
 
 func (r *segmentReader) close() {
@@ -220,40 +219,7 @@ func (r *segmentReader) close() {
 }
 
 func (r *segmentReader) row() ([]byte, error) {
-	for {
-		if i := bytes.IndexByte(r.buf[r.at:], '\n'); i >= 0 {
-			row := r.buf[r.at : r.at+i]
-			r.at += i + 1
-			return row, nil
-		}
-		err := r.fill()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = r.advance()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (r *segmentReader) fill() error {
-	if r.z == nil {
-		return io.EOF
-	}
-	if len(r.buf)-r.at > longestRow {
-		r.at = len(r.buf)
-	}
-	n := copy(r.buf, r.buf[r.at:])
-	r.at = 0
-	if cap(r.buf) < n+readBlock {
-		r.buf = append(make([]byte, 0, 2*n+readBlock), r.buf[:n]...)
-	}
-	m, err := r.z.Read(r.buf[n : n+readBlock])
-	r.buf = r.buf[:n+max(m, 0)]
-	if m > 0 {
-		return nil
-	}
-	return err
+	return r.rest.row(func() io.Reader { return r.z }, r.advance)
 }
 
 // advance is called at the end of a segment. It returns nil when there may be more to read now.
@@ -279,7 +245,8 @@ func (r *segmentReader) open(n int) error {
 		r.f.Close()
 		r.f, r.z = nil, nil
 	}
-	r.n, r.last, r.buf, r.at = n, false, r.buf[:0], 0
+	r.n, r.last = n, false
+	r.rest.clear()
 	name := segmentName(n)
 	f, err := openIn(int(r.dir.Fd()), name, unix.O_RDONLY)
 	if err == nil {
