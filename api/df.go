@@ -35,7 +35,7 @@ func (s *server) systemDF(q *request) error {
 	cache := &build.DiskUsage{}
 	if q.minor < 52 {
 		return q.answer(http.StatusOK, oldUsage{
-			LayersSize: u.Layers, Images: images.Items, Containers: containers.Items,
+			LayersSize: u.Layers, Images: images.old(), Containers: containers.Items,
 			Volumes: volumes.Items, BuildCache: []build.CacheRecord{},
 		})
 	}
@@ -45,7 +45,7 @@ func (s *server) systemDF(q *request) error {
 	want := func(t system.DiskUsageObject) bool {
 		return !q.form.Has("type") || slices.Contains(q.form["type"], string(t))
 	}
-	var out system.DiskUsage
+	var out diskUsage
 	if want(system.ImageObject) {
 		out.ImageUsage = images
 	}
@@ -61,8 +61,38 @@ func (s *server) systemDF(q *request) error {
 	return q.answer(http.StatusOK, out)
 }
 
-func imageUsage(u *engine.DiskUsage) *image.DiskUsage {
-	out := &image.DiskUsage{TotalCount: int64(len(u.Images)), TotalSize: u.Layers, Reclaimable: u.Unused, Items: []image.Summary{}}
+// diskUsage is the answer since API 1.52.
+type diskUsage struct {
+	system.DiskUsage
+	ImageUsage *imageDiskUsage `json:"ImageUsage,omitempty"`
+}
+
+// imageDiskUsage has images with what Docker does not know.
+type imageDiskUsage struct {
+	image.DiskUsage
+	Items []summary `json:"Items,omitempty"`
+}
+
+func (u *imageDiskUsage) old() []image.Summary {
+	out := make([]image.Summary, 0, len(u.Items))
+	for _, i := range u.Items {
+		out = append(out, i.Summary)
+	}
+	return out
+}
+
+// disk is GET /hull/v1/disk, our own: every byte below the root directory of the store.
+func (s *server) disk(q *request) error {
+	d, err := s.engine.Disk(q.Context())
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, d)
+}
+
+func imageUsage(u *engine.DiskUsage) *imageDiskUsage {
+	out := &imageDiskUsage{Items: []summary{}}
+	out.TotalCount, out.TotalSize, out.Reclaimable = int64(len(u.Images)), u.Layers, u.Unused
 	for _, i := range u.Images {
 		users := u.ImageUsers[i.ID]
 		if users > 0 {
@@ -70,7 +100,7 @@ func imageUsage(u *engine.DiskUsage) *image.DiskUsage {
 		}
 		sum := imageSummary(&i)
 		sum.SharedSize, sum.Containers = u.Shared[i.ID], int64(users)
-		out.Items = append(out.Items, sum)
+		out.Items = append(out.Items, summary{sum, unixTime(u.LastUsed[i.ID])})
 	}
 	return out
 }

@@ -28,11 +28,29 @@ func (s *server) listImages(q *request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]wire.Summary, 0, len(list))
+	used := q.flag("last-used") // our own: it takes a look at each image
+	out := make([]summary, 0, len(list))
 	for _, i := range list {
-		out = append(out, imageSummary(&i))
+		sum := summary{Summary: imageSummary(&i)}
+		if used {
+			sum.LastUsed = unixTime(s.engine.LastUse(i.ID))
+		}
+		out = append(out, sum)
 	}
 	return q.answer(http.StatusOK, out)
+}
+
+// summary is a line of a list of images with what Docker does not know.
+type summary struct {
+	wire.Summary
+	LastUsed int64 `json:",omitempty"` // seconds since 1970
+}
+
+func unixTime(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
 }
 
 // imageSummary is a line of a list; what is shared with others and who uses it takes longer to find out.
@@ -75,7 +93,13 @@ func (s *server) inspectImage(q *request) error {
 			out.RepoTags, out.RepoDigests = notNil(i.RepoTags), notNil(i.RepoDigests)
 		}
 	}
-	return q.answer(http.StatusOK, out)
+	return q.answer(http.StatusOK, inspected{out, s.engine.LastUse(img.ID)})
+}
+
+// inspected is an image with what Docker does not know.
+type inspected struct {
+	wire.InspectResponse
+	LastUsed time.Time
 }
 
 func runConfig(r *image.Run) *dockerspec.DockerOCIImageConfig {

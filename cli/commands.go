@@ -49,6 +49,7 @@ var commands = [...]command{
 	{name: "events", short: shortEvents, build: buildEvents},
 	{name: "diff", short: shortDiff, build: buildDiff},
 	{name: "export", short: shortExport, build: buildExport},
+	{name: "gc", short: shortGC, build: buildGC},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of containers, images, networks and volumes", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
@@ -144,6 +145,7 @@ var volumeCommands = [...]command{
 
 var systemCommands = [...]command{
 	{name: "df", short: "Show what takes up space on the disk", build: buildDf},
+	{name: "gc", short: shortGC, build: buildGC},
 	{name: "prune", short: "Remove what is not used", build: buildSystemPrune},
 	{name: "events", short: shortEvents, build: buildEvents},
 	{name: "info", short: "Show what the engine knows of its host and itself", build: buildInfo},
@@ -164,6 +166,7 @@ const (
 	shortCp      = "Copy files between a container and the local file system"
 	shortDiff    = "Show how a container's files differ from its image's"
 	shortExport  = "Write a container's file system as a tar"
+	shortGC      = "Remove images that have not been used for long, to keep to a budget"
 	shortImport  = "Make an image from the tar of a root file system"
 	shortKill    = "Send a signal to running containers"
 	shortPull    = "Pull an image from its registry"

@@ -20,8 +20,8 @@ func buildDf(a *app, cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Show each image, container and volume")
 	cmd.Flags().StringVar(&format, "format", "", formatUsage)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if verbose && format != "" && format != "table" {
-			return errdef.Invalid("--verbose shows tables: leave out --format")
+		if verbose && format != "" && format != "table" && format != "json" {
+			return errdef.Invalid("--verbose shows tables, or everything with --format json")
 		}
 		if err := checkFormat(format); err != nil {
 			return err
@@ -34,12 +34,57 @@ func buildDf(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		if verbose {
-			return a.dfVerbose(u)
+		if !verbose && format != "" && format != "table" {
+			return a.printRows(format, dfColumns[:], dfHeaders(), dfRows(u), true)
 		}
-		return a.printRows(format, dfColumns[:], dfHeaders(), dfRows(u), true)
+		d, err := c.Disk(cmd.Context())
+		if err != nil && errdef.Kind(err) != errdef.ErrNotImplemented { // of another engine
+			return err
+		}
+		switch {
+		case format == "json":
+			return a.printTemplate(format, []any{dfAll{u, d}})
+		case verbose:
+			err = a.dfVerbose(u)
+		default:
+			err = a.printTable(dfColumns[:], dfRows(u), true)
+		}
+		if err != nil || d.Root == "" {
+			return err
+		}
+		return a.dfDisk(d)
 	}
 }
+
+// dfAll is everything, for --verbose --format json.
+type dfAll struct {
+	*client.Usage
+	Disk client.Disk
+}
+
+// dfDisk shows every byte of the store.
+func (a *app) dfDisk(d client.Disk) error {
+	a.out.println("\nOn disk, below " + a.cell(d.Root) + ":\n")
+	var rows []any
+	for _, p := range append(d.Parts, client.DiskPart{Kind: "Total", Bytes: d.Total}) {
+		rows = append(rows, &diskRow{p})
+	}
+	if err := a.printTable([]column{{"Kind", "KIND"}, {"Size", "SIZE"}, {"Bytes", "BYTES"}}, rows, false); err != nil {
+		return err
+	}
+	if d.Closed > 0 {
+		a.err.printf("Directories that could not be looked into, so that what is there is not counted: %d\n", d.Closed)
+	}
+	return nil
+}
+
+type diskRow struct{ p client.DiskPart }
+
+func (*diskRow) isRow() {}
+
+func (r *diskRow) Kind() string  { return r.p.Kind }
+func (r *diskRow) Size() string  { return size(r.p.Bytes) }
+func (r *diskRow) Bytes() string { return strconv.FormatInt(r.p.Bytes, 10) }
 
 var dfColumns = [...]column{
 	{"Type", "TYPE"}, {"TotalCount", "TOTAL"}, {"Active", "ACTIVE"}, {"Size", "SIZE"}, {"Reclaimable", "RECLAIMABLE"},
@@ -139,7 +184,7 @@ func (a *app) dfVerbose(u *client.Usage) error {
 		rows    []any
 	}{
 		{"Images space usage:", []column{{"Repository", "REPOSITORY"}, {"Tag", "TAG"}, {"ID", "IMAGE ID"}, {"CreatedSince", "CREATED"},
-			{"Size", "SIZE"}, {"SharedSize", "SHARED SIZE"}, {"UniqueSize", "UNIQUE SIZE"}, {"Containers", "CONTAINERS"}}, images},
+			{"Size", "SIZE"}, {"SharedSize", "SHARED SIZE"}, {"UniqueSize", "UNIQUE SIZE"}, {"Containers", "CONTAINERS"}, {"LastUsed", "LAST USED"}}, images},
 		{"\nContainers space usage:", []column{{"ID", "CONTAINER ID"}, {"Image", "IMAGE"}, {"Command", "COMMAND"},
 			{"LocalVolumes", "LOCAL VOLUMES"}, {"Size", "SIZE"}, {"RunningFor", "CREATED"}, {"Status", "STATUS"}, {"Names", "NAMES"}}, containers},
 		{"\nLocal Volumes space usage:", []column{{"Name", "VOLUME NAME"}, {"Links", "LINKS"}, {"Size", "SIZE"}}, volumes},

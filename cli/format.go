@@ -326,9 +326,10 @@ type row interface{ isRow() }
 func fields(r row) map[string]any {
 	m := map[string]any{}
 	v := reflect.ValueOf(r)
+	p, partial := r.(interface{ lacks(field string) bool })
 	for i := range v.NumMethod() {
 		t := v.Method(i).Type()
-		if t.NumIn() == 0 && t.NumOut() == 1 {
+		if t.NumIn() == 0 && t.NumOut() == 1 && !(partial && p.lacks(v.Type().Method(i).Name)) {
 			m[v.Type().Method(i).Name] = v.Method(i).Call(nil)[0].Interface()
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"hull/client"
 
 	"github.com/docker/go-units"
-	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/cobra"
 )
 
@@ -51,7 +50,9 @@ func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := c.ImageList(cmd.Context(), client.ImageListOptions{All: o.all, Filters: o.filter.f})
+	list, err := c.ImageList(cmd.Context(), client.ImageListOptions{
+		All: o.all, Filters: o.filter.f, LastUsed: strings.Contains(o.format, ".LastUsed"),
+	})
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ var imageColumns = [...]column{
 func imageHeaders() map[string]string {
 	h := map[string]string{
 		"Digest": "DIGEST", "CreatedAt": "CREATED AT", "Containers": "CONTAINERS",
-		"VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+		"VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "LastUsed": "LAST USED",
 	}
 	for _, c := range imageColumns {
 		h[c.method] = c.header
@@ -89,7 +90,7 @@ func imageHeaders() map[string]string {
 const none = "<none>"
 
 // imageRows is a row for each name of an image; with digests also for those names that are a digest only.
-func imageRows(s image.Summary, digests, short bool, now time.Time) []any {
+func imageRows(s client.ImageSummary, digests, short bool, now time.Time) []any {
 	byRepo := map[string][]string{}
 	for _, d := range s.RepoDigests {
 		if repo, digest, ok := strings.Cut(d, "@"); ok && repo != none {
@@ -144,7 +145,7 @@ func splitTag(ref string) (repo, tag string) {
 
 // imageRow has the fields Docker's templates for lists of images know.
 type imageRow struct {
-	s                 image.Summary
+	s                 client.ImageSummary
 	repo, tag, digest string
 	short             bool
 	now               time.Time
@@ -164,8 +165,13 @@ func (r *imageRow) Tag() string          { return r.tag }
 func (r *imageRow) Digest() string       { return r.digest }
 func (r *imageRow) CreatedSince() string { return ago(time.Unix(r.s.Created, 0), r.now) }
 func (r *imageRow) CreatedAt() string    { return time.Unix(r.s.Created, 0).String() }
-func (r *imageRow) Size() string         { return size(r.s.Size) }
-func (r *imageRow) VirtualSize() string  { return units.HumanSize(float64(r.s.Size)) }
+
+// lacks: Docker's rows know nothing of it.
+func (r *imageRow) lacks(field string) bool { return field == "LastUsed" && r.s.LastUsed == 0 }
+
+func (r *imageRow) LastUsed() string    { return ago(time.Unix(r.s.LastUsed, 0), r.now) }
+func (r *imageRow) Size() string        { return size(r.s.Size) }
+func (r *imageRow) VirtualSize() string { return units.HumanSize(float64(r.s.Size)) }
 
 func (r *imageRow) Containers() string { return knownNumber(r.s.Containers) }
 

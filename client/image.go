@@ -31,14 +31,23 @@ func imagePath(ref, rest string) (string, error) {
 type ImageListOptions struct {
 	All     bool
 	Filters Filters
+	// LastUsed asks Hull to say when each image was last used.
+	LastUsed bool
+}
+
+// ImageSummary is a line of a list of images.
+type ImageSummary struct {
+	image.Summary
+	LastUsed int64 // seconds since 1970; 0 is not known
 }
 
 // ImageList lists images, newest first.
-func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]image.Summary, error) {
+func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSummary, error) {
 	q := url.Values{}
 	flag(q, "all", o.All)
+	flag(q, "last-used", o.LastUsed)
 	o.Filters.query(q)
-	var out []image.Summary
+	var out []ImageSummary
 	err := c.call(ctx, request{method: http.MethodGet, path: "/images/json", query: q}, &out)
 	return out, err
 }

@@ -44,7 +44,7 @@ func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out P
 // Usage is what takes up space, in the words of every version of the API.
 type Usage struct {
 	LayersSize int64
-	Images     []image.Summary
+	Images     []ImageSummary
 	Containers []container.Summary
 	Volumes    []VolumeUsage
 	BuildCache []BuildCacheUsage
@@ -68,6 +68,10 @@ func (c *Client) DiskUsage(ctx context.Context) (*Usage, error) {
 	var out struct {
 		oldUsage
 		system.DiskUsage
+		ImageUsage *struct {
+			TotalSize int64
+			Items     []ImageSummary
+		}
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/system/df", query: url.Values{"verbose": {"1"}}}, &out)
 	if err != nil {
@@ -100,10 +104,30 @@ func (c *Client) DiskUsage(ctx context.Context) (*Usage, error) {
 	return u, nil
 }
 
+// Disk is what every byte below the root directory of a store is for.
+type Disk struct {
+	Root   string
+	Total  int64
+	Parts  []DiskPart
+	Closed int64 // directories that could not be looked into
+}
+
+// DiskPart is one kind of thing.
+type DiskPart struct {
+	Kind         string
+	Bytes, Files int64
+}
+
+// Disk asks what every byte of the store is for.
+func (c *Client) Disk(ctx context.Context) (out Disk, err error) {
+	err = c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/disk"}, &out)
+	return out, err
+}
+
 // oldUsage is the answer before API 1.52.
 type oldUsage struct {
 	LayersSize int64
-	Images     []image.Summary
+	Images     []ImageSummary
 	Containers []container.Summary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord

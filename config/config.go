@@ -49,6 +49,10 @@ type Config struct {
 		Keep *time.Duration // 0: nothing is kept
 		Size int64          // bytes
 	}
+	GC struct {
+		Keep           int64          // bytes; 0 lets nothing go by itself
+		Unused, Reflog *time.Duration // as --unused-for and --reflog of gc
+	}
 	Ulimits        []Ulimit
 	DefaultRuntime string
 	Runtimes       []Runtime

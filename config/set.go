@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hull/ref"
 )
 
 // logDrivers are those the monitor writes to.
@@ -278,11 +280,25 @@ func (v *value) duration(to **time.Duration, forever bool) error {
 	return nil
 }
 
-// size reads bytes: a number, or "64m" in powers of 1024.
+// age reads how long ago something was: as durations, and in days and weeks.
+func (v *value) age(to **time.Duration) error {
+	if v.kind == isString {
+		if d, ok := ref.ParseAge(v.text); ok {
+			*to = &d
+			return nil
+		}
+	}
+	return mistakeAt(v, "want an age, as \"14d\" or \"12h\", not %s", v)
+}
+
+// size reads bytes: a number, or "64m", "20GB" in powers of 1024.
 func (v *value) size(to *int64) error {
 	num, shift := v.text, 0
 	if v.kind == isString && num != "" {
-		if i := strings.IndexByte("kmg", num[len(num)-1]|0x20); i >= 0 {
+		num = strings.TrimSuffix(strings.TrimSuffix(num, "B"), "b")
+	}
+	if v.kind == isString && num != "" {
+		if i := strings.IndexByte("kmgt", num[len(num)-1]|0x20); i >= 0 {
 			num, shift = num[:len(num)-1], 10*(i+1)
 		}
 	}

@@ -50,6 +50,7 @@ func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Hos
 		return "", nil, err
 	}
 	defer lease.Unlock()
+	e.images().Used(img.ID)
 	e.opt.Trace.Step("resolve image")
 	if err := checkPlatform(cfg, &img.Config); err != nil {
 		return "", nil, err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"hull/image"
 	"hull/volume"
@@ -12,8 +13,9 @@ type DiskUsage struct {
 	Images     []image.Summary
 	ImageUsers map[string]int   // containers by image id
 	Shared     map[string]int64 // by image id: bytes that other images have too
-	Layers     int64            // of all layers, each counted once
-	Unused     int64            // of those no container needs
+	LastUsed   map[string]time.Time
+	Layers     int64 // of all layers, each counted once
+	Unused     int64 // of those no container needs
 	Containers []ContainerUsage
 	Volumes    []VolumeUsage
 }
@@ -37,7 +39,7 @@ func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &DiskUsage{ImageUsers: map[string]int{}}
+	u := &DiskUsage{ImageUsers: map[string]int{}, LastUsed: map[string]time.Time{}}
 	kept := map[string]bool{}
 	for _, c := range list {
 		rw, root, err := e.Size(ctx, c)
@@ -49,9 +51,17 @@ func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 		for _, l := range c.Layers {
 			kept[l] = true
 		}
+		for _, m := range c.Mounts {
+			for _, l := range m.Layers {
+				kept[l] = true
+			}
+		}
 	}
 	if u.Images, err = e.images().List(ctx); err != nil {
 		return nil, err
+	}
+	for _, i := range u.Images {
+		u.LastUsed[i.ID] = e.LastUse(i.ID)
 	}
 	layers, err := e.images().Usage(kept)
 	if err != nil {

@@ -166,6 +166,9 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOption
 	for _, l := range loaded {
 		e.imageEvent("load", l.ID, l.ID)
 	}
+	if err == nil {
+		e.keepBudget(ctx)
+	}
 	return loaded, e.storeError(err)
 }
 
@@ -200,6 +203,7 @@ func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOpt
 	id, err := e.images().Import(ctx, r, o)
 	if err == nil {
 		e.imageEvent("import", id, id)
+		e.keepBudget(ctx)
 	}
 	return id, e.storeError(err)
 }

@@ -417,6 +417,7 @@ func (in *incoming) publish() error {
 func (in *incoming) record(img ready) error {
 	id := string(img.m.Config.Digest)
 	if old, err := in.s.readRecord(id); err == nil && in.s.hasBlob(old.Manifest) {
+		in.s.Used(id)
 		return nil
 	}
 	size, err := in.size(chainIDs(img.c.RootFS.DiffIDs))

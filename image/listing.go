@@ -62,7 +62,7 @@ func (s *Store) listingHead() string {
 	if err != nil {
 		return ""
 	}
-	b := append([]byte("hull images 1 "), boot...)
+	b := append([]byte("hull images 2 "), boot...)
 	b = binary.AppendVarint(b, st.Mtim.Sec)
 	b = binary.AppendVarint(b, st.Mtim.Nsec)
 	return string(b)
@@ -102,6 +102,11 @@ func encodeListing(head string, list []Summary) []byte {
 		created, _ := list[i].Created.MarshalBinary() // fails for zones that JSON cannot say either
 		text(string(created))
 		b = binary.AppendVarint(b, list[i].Size)
+		pinned := int64(0)
+		if list[i].Pinned {
+			pinned = 1
+		}
+		b = binary.AppendVarint(b, pinned)
 		b = binary.AppendUvarint(b, uint64(len(list[i].Labels)))
 		for k, v := range list[i].Labels {
 			text(k)
@@ -120,7 +125,7 @@ func decodeListing(in string) ([]Summary, bool) {
 		if i.Created.UnmarshalBinary([]byte(d.text())) != nil {
 			return nil, false
 		}
-		i.Size = d.number()
+		i.Size, i.Pinned = d.number(), d.number() == 1
 		if n := d.count(); n > 0 {
 			i.Labels = make(map[string]string, n)
 			for range n {

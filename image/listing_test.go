@@ -56,6 +56,7 @@ func TestListing(t *testing.T) {
 	}
 	check("after load", true)
 	for name, change := range map[string]func() error{
+		"pin":   func() error { _, err := s.Pin(t.Context(), "app3", ""); return err },
 		"tag":   func() error { return s.Tag(t.Context(), "app1", "other:1", "") },
 		"untag": func() error { _, err := s.Remove(t.Context(), "other:1", RemoveOptions{}); return err },
 		"load":  func() error { load(t, s, newSample(t, "new").docker(t, "app2")); return nil },
@@ -76,7 +77,7 @@ func TestListing(t *testing.T) {
 	for what, data := range map[string]string{
 		"cut":        string(whole[:len(whole)/2]),
 		"empty":      "",
-		"other boot": strings.Replace(string(whole), "hull images 1 ", "hull images 1 x", 1),
+		"other boot": strings.Replace(string(whole), "hull images 2 ", "hull images 1 ", 1),
 		"more":       string(whole) + "x",
 	} {
 		if err := os.WriteFile(s.listingPath(), []byte(data), 0o600); err != nil {
@@ -97,7 +98,7 @@ func TestListing(t *testing.T) {
 func (s *Store) count() int { return len(s.records()) }
 
 func FuzzListing(f *testing.F) {
-	list := []Summary{{ID: "sha256:x", RepoTags: []string{"a:b"}, Created: time.Unix(1, 2), Size: 3, Labels: map[string]string{"k": "v"}}, {}}
+	list := []Summary{{ID: "sha256:x", RepoTags: []string{"a:b"}, Created: time.Unix(1, 2), Size: 3, Pinned: true, Labels: map[string]string{"k": "v"}}, {}}
 	f.Add(string(encodeListing("", list)))
 	f.Add("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
 	f.Fuzz(func(t *testing.T, in string) {

@@ -67,14 +67,20 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if err != nil {
 		return out, err
 	}
-	g, err := s.garbage(nil, o.Kept)
+	return out, s.reap(ctx, mark, len(out.Deleted) == 0, o.Kept, out)
+}
+
+// reap sweeps, and adds to out what goes with that. mark is what expectGarbage made; clean says that no image went, so
+// there may be nothing to sweep.
+func (s *Store) reap(ctx context.Context, mark string, clean bool, kept func() (map[string]bool, error), out *Pruned) error {
+	g, err := s.garbage(nil, kept)
 	if err != nil {
-		return out, err
+		return err
 	}
-	if g.empty() && len(out.Deleted) == 0 {
-		return out, os.Remove(mark)
+	if g.empty() && clean {
+		return os.Remove(mark)
 	}
-	swept, err := s.Sweep(ctx, o.Kept)
+	swept, err := s.Sweep(ctx, kept)
 	for _, l := range g.layers {
 		if slices.Contains(swept, l.chain) {
 			out.Deleted = append(out.Deleted, Deleted{Deleted: l.chain, Layer: true, Size: l.size})
@@ -84,7 +90,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 	if swept != nil || len(g.layers) == 0 {
 		out.Bytes += g.blobs
 	}
-	return out, err
+	return err
 }
 
 // plans are the removals of the images that a prune is to take, the oldest first.

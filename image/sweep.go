@@ -200,6 +200,9 @@ func (m *marks) all(kept func() (map[string]bool, error)) error {
 			return err
 		}
 	}
+	if err := m.past(); err != nil {
+		return err
+	}
 	if err := m.saved(); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func parseSelector(s string) (Selector, error) {
 	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
 		return Selector{N: int(n)}, nil
 	}
-	if d, ok := parseAgo(strings.TrimSuffix(s, " ago")); ok {
+	if d, ok := ParseAge(strings.TrimSuffix(s, " ago")); ok && d > 0 {
 		return Selector{Ago: d}, nil
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil && !t.IsZero() {
@@ -64,8 +64,10 @@ func parseSelector(s string) (Selector, error) {
 	return Selector{}, errdef.Invalid("invalid selector @{%s}: want a number (@{1}), an age (@{2h}, @{3d}, @{yesterday}) or a date (@{2006-01-02})", s)
 }
 
-// parseAgo adds up parts like 1h30m. time.ParseDuration knows neither days nor weeks, but fractions and signs.
-func parseAgo(s string) (sum time.Duration, ok bool) {
+// ParseAge adds up parts like 14d or 1h30m: seconds, minutes, hours, days and weeks. (time.ParseDuration knows neither days
+// nor weeks, but fractions and signs.)
+func ParseAge(s string) (sum time.Duration, ok bool) {
+	ok = s != ""
 	for s != "" {
 		i := 0
 		for i < len(s) && '0' <= s[i] && s[i] <= '9' {
@@ -82,7 +84,7 @@ func parseAgo(s string) (sum time.Duration, ok bool) {
 		sum += time.Duration(n) * unit
 		s = s[i+1:]
 	}
-	return sum, sum > 0
+	return sum, ok
 }
 
 func unitOf(c byte) time.Duration {

@@ -29,6 +29,7 @@ func TestEveryCallOfImages(t *testing.T) {
 		{name: "pull", args: []string{"pull", "-q", remote.Tag}},
 		{name: "push", args: []string{"push", "-q", remote.Tag}, prepare: []string{"load", "-q", "-i", away}},
 		{name: "rmi", args: []string{"rmi", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
+		{name: "gc", args: []string{"gc", "--keep", "0", "--unused-for", "0s"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "pin", args: []string{"image", "pin", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 	} {
 		t.Run(v.name, func(t *testing.T) {

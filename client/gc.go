@@ -1,0 +1,46 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/moby/moby/api/types/image"
+)
+
+// GCOptions are for GC, as a person writes them: sizes like 20GB, ages like 14d. What is empty the engine's settings say.
+type GCOptions struct {
+	Keep, UnusedFor, Reflog string
+	Dry                     bool // change nothing, only tell
+}
+
+// Collected is what a GC removed, or would remove.
+type Collected struct {
+	Images         []CollectedImage // the least recently used first
+	Stay           []struct{ ID, Why string }
+	Deleted        []image.DeleteResponse
+	SpaceReclaimed int64
+	Before, After  int64 // bytes of all layers and blobs
+}
+
+// CollectedImage is an image that went.
+type CollectedImage struct {
+	ID       string
+	Names    []string
+	LastUsed time.Time
+	Size     int64 // that nothing else needed
+}
+
+// GC removes images by when they were last used, and what nothing needs.
+func (c *Client) GC(ctx context.Context, o GCOptions) (out Collected, err error) {
+	q := url.Values{}
+	for key, value := range map[string]string{"keep": o.Keep, "unused-for": o.UnusedFor, "reflog": o.Reflog} {
+		if value != "" {
+			q.Set(key, value)
+		}
+	}
+	flag(q, "dry-run", o.Dry)
+	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/gc", query: q}, &out)
+	return out, err
+}

@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"hull/image"
+)
+
+// GCOptions are for GC. What is nil the file of settings says.
+type GCOptions struct {
+	Keep           *int64         // bytes that images may take
+	Unused, Reflog *time.Duration // as image.GCOptions has them
+	Dry            bool           // change nothing, only tell
+	by             string
+}
+
+// GC removes images by when they were last used, and what nothing needs.
+func (e *Engine) GC(ctx context.Context, o GCOptions) (*image.Collected, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	conf, err := e.Config()
+	if err != nil {
+		return nil, err
+	}
+	if o.Keep == nil && conf.GC.Keep > 0 {
+		o.Keep = &conf.GC.Keep
+	}
+	if o.Unused == nil {
+		o.Unused = conf.GC.Unused
+	}
+	window := image.DefaultWindow
+	if o.Reflog == nil {
+		o.Reflog = conf.GC.Reflog
+	}
+	if o.Reflog != nil {
+		window = *o.Reflog
+	}
+	users, err := e.imageUsers(nil)
+	if err != nil {
+		return nil, err
+	}
+	inUse := func(id string) []image.User {
+		if list := users[id]; len(list) > 0 { // who has begun to use it since is asked only about the others
+			return list
+		}
+		if o.Dry {
+			return nil
+		}
+		return e.usersOf(id)
+	}
+	c, err := e.images().GC(ctx, image.GCOptions{
+		Keep: o.Keep, Unused: o.Unused, Window: window, Dry: o.Dry, InUse: inUse, Kept: e.layersInUse, By: o.by,
+	})
+	if err != nil {
+		return nil, e.storeError(err)
+	}
+	if !o.Dry {
+		for _, d := range c.Deleted {
+			if strings.HasPrefix(d.Deleted, "sha256:") {
+				e.imageEvent("delete", d.Deleted, d.Deleted)
+			}
+		}
+		if len(c.Deleted) > 0 {
+			e.event("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(c.Bytes, 10)})
+		}
+	}
+	return c, nil
+}
+
+// keepBudget collects if the file of settings has a budget for images and they take more. Whoever has brought in an image
+// calls it: what could not be freed then is the next one's to free, and no reason to say that the image did not come.
+func (e *Engine) keepBudget(ctx context.Context) {
+	conf, err := e.Config()
+	if err != nil || conf.GC.Keep == 0 || e.images().Bytes() <= conf.GC.Keep {
+		return
+	}
+	_, _ = e.GC(context.WithoutCancel(ctx), GCOptions{by: "gc, for the budget"})
+}
+
+// LastUse is when the image id was brought in, or a container was last made of it or removed.
+func (e *Engine) LastUse(id string) time.Time { return e.images().LastUse(id) }
