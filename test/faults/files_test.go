@@ -77,8 +77,14 @@ func committed(t *testing.T, h *rig.Hull, promised bool) string {
 			return "rmi: " + r.Stderr
 		}
 	}
-	if r := h.Run(t, "image", "prune", "-f"); r.Code != 0 {
-		return "image prune: " + r.Stderr
+	var left []string
+	for range 2 { // a child forked just before the kill holds the lock of its parent until it executes: then the next one
+		if r := h.Run(t, "image", "prune", "-f"); r.Code != 0 {
+			return "image prune: " + r.Stderr
+		}
+		if left = h.Difference(); len(left) == 0 {
+			break
+		}
 	}
-	return strings.Join(h.Difference(), "\n")
+	return strings.Join(left, "\n")
 }
