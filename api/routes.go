@@ -71,6 +71,7 @@ var table = [...]route{
 	{"GET", "/exec/{name}/json", (*server).inspectExec, read},
 
 	{"GET", "/images/json", (*server).listImages, read},
+	{"GET", "/images/search", (*server).search, read},
 	{"POST", "/images/prune", (*server).pruneImages, write},
 	{"POST", "/images/load", (*server).loadImages, write},
 	{"GET", "/images/get", (*server).saveImages, read},
@@ -111,6 +112,10 @@ var table = [...]route{
 	{"DELETE", "/networks/{name}", (*server).removeNetwork, write},
 
 	{"POST", "/auth", (*server).login, read},
+	{"GET", "/distribution/{name...}/json", (*server).distribution, read},
+	{"GET", "/hull/v1/registry/route", (*server).registryRoute, read},
+	{"GET", "/hull/v1/registry/test", (*server).registryTest, read},
+	{"GET", "/hull/v1/registry/manifest", (*server).registryManifest, read},
 	{"GET", "/plugins", (*server).noPlugins, read},
 	{"GET", "/swarm", (*server).noManager, read},
 	{"GET", "/swarm/unlockkey", (*server).noManager, read},

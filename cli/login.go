@@ -197,15 +197,39 @@ func (a *app) silently(read func() (string, error)) (string, error) {
 // credentials is where this person keeps credentials for registries.
 func (a *app) credentials() *credentials.Store { return credentials.Open(a.dockerConfigDir()) }
 
-// registryAuth is what is sent along with a request about r: the credentials kept for its registry. What cannot be read
-// is said and then counts as nothing, for most images are public.
-func (a *app) registryAuth(ctx context.Context, r ref.Ref) string {
-	l, err := a.credentials().Login(ctx, r.Registry)
+// registryAuth is what is sent along with a request about r: the credentials kept for its registry, and those for the
+// mirrors where the engine asks for it. What cannot be read is said and then counts as nothing, for most images are
+// public.
+func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) client.RegistryAuth {
+	var out client.RegistryAuth
+	store := a.credentials()
+	if l := a.kept(ctx, store, r.Registry); l != (credentials.Login{}) {
+		out.Auth = client.EncodeAuth(authConfig(r.Registry, l))
+	}
+	if !store.HasOthers(r.Registry) {
+		return out
+	}
+	route, err := c.RegistryRoute(ctx, r.String())
+	if err != nil {
+		return out // another engine, or a route that the request itself will complain of
+	}
+	others := map[string]registry.AuthConfig{}
+	for _, h := range route.Hosts {
+		if _, done := others[h.Login]; done || h.Login == r.Registry || !store.Has(h.Login) {
+			continue
+		}
+		if l := a.kept(ctx, store, h.Login); l != (credentials.Login{}) {
+			others[h.Login] = authConfig(h.Login, l)
+		}
+	}
+	out.Auths = client.EncodeAuths(others)
+	return out
+}
+
+func (a *app) kept(ctx context.Context, store *credentials.Store, server string) credentials.Login {
+	l, err := store.Login(ctx, server)
 	if err != nil {
 		a.warn(err.Error())
 	}
-	if l == (credentials.Login{}) {
-		return ""
-	}
-	return client.EncodeAuth(authConfig(r.Registry, l))
+	return l
 }

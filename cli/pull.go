@@ -67,7 +67,8 @@ func (a *app) pull(ctx context.Context, c *client.Client, t *transfer, r ref.Ref
 	if r.Digest != "" {
 		o.Tag = string(r.Digest)
 	}
-	o.Auth = a.registryAuth(ctx, r)
+	auth := a.registryAuth(ctx, c, r)
+	o.Auth, o.Auths = auth.Auth, auth.Auths
 	m, err := c.ImagePull(ctx, r.Name(), o)
 	if err != nil {
 		return err

@@ -43,7 +43,8 @@ func buildPush(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		o.Tag, o.Auth = r.Tag, a.registryAuth(cmd.Context(), r)
+		auth := a.registryAuth(cmd.Context(), c, r)
+		o.Tag, o.Auth, o.Auths = r.Tag, auth.Auth, auth.Auths
 		m, err := c.ImagePush(cmd.Context(), r.Name(), o)
 		if err != nil {
 			return err

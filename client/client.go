@@ -143,6 +143,7 @@ type request struct {
 	batch        string            // see Removal.Batch
 	header       func(http.Header) // is told the header of a good answer
 	auth         string            // for a registry: the value of X-Registry-Auth
+	auths        string            // for several: the value of X-Registry-Config
 }
 
 func (c *Client) url(ctx context.Context, r request) (string, error) {
@@ -188,6 +189,9 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 	}
 	if r.startSoon {
 		req.Header.Set("Hull-Start", "soon")
+	}
+	if r.auths != "" {
+		req.Header.Set("X-Registry-Config", r.auths)
 	}
 	if r.auth != "" {
 		req.Header.Set(registry.AuthHeader, r.auth)

@@ -12,6 +12,7 @@ type PullOptions struct {
 	Platform     string // os/arch[/variant]; empty is the engine's
 	AllPlatforms bool   // all images of an index; only Hull knows it
 	Auth         string // the value of X-Registry-Auth; empty is none
+	Auths        string // for mirrors, that of X-Registry-Config
 }
 
 // ImagePull has the engine bring an image of the repository name from its registry; the answer is a stream of messages.
@@ -20,5 +21,5 @@ func (c *Client) ImagePull(ctx context.Context, name string, o PullOptions) (*Me
 	text(q, "tag", o.Tag)
 	text(q, "platform", o.Platform)
 	flag(q, "allPlatforms", o.AllPlatforms)
-	return c.messages(ctx, request{method: http.MethodPost, path: "/images/create", query: q, auth: o.Auth})
+	return c.messages(ctx, request{method: http.MethodPost, path: "/images/create", query: q, auth: o.Auth, auths: o.Auths})
 }

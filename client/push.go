@@ -11,6 +11,7 @@ type PushOptions struct {
 	Tag      string // empty pushes all tags of the repository
 	Platform string // os/arch[/variant]: only this image of an index
 	Auth     string // the value of X-Registry-Auth; empty is none
+	Auths    string // for where the name is rewritten to, that of X-Registry-Config
 }
 
 // ImagePush has the engine store an image of the repository name at its registry; the answer is a stream of messages.
@@ -32,7 +33,7 @@ func (c *Client) ImagePush(ctx context.Context, name string, o PushOptions) (*Me
 	if auth == "" {
 		auth = noAuth // Docker's engine wants the header, even with nothing in it
 	}
-	return c.messages(ctx, request{method: http.MethodPost, path: p, query: q, auth: auth})
+	return c.messages(ctx, request{method: http.MethodPost, path: p, query: q, auth: auth, auths: o.Auths})
 }
 
 // noAuth is {} in base64.

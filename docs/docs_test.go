@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"hull/registry/registrytest"
 	"hull/test/rig"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +86,11 @@ func exitStatus(line string) (int, bool) {
 	return code, ok && ok2 && err == nil
 }
 
-func runPage(t *testing.T, commands []command) { walk(t, engine(t), commands) }
+// runPage has a registry for the page, which lets in ann with $TOKEN, and no configuration of Docker's client.
+func runPage(t *testing.T, commands []command) {
+	s := registrytest.New(t, registrytest.Options{User: "ann", Password: "secret", Bearer: true})
+	walk(t, engine(t), commands, "REGISTRY="+s.Addr, "TOKEN=secret", "DOCKER_CONFIG="+t.TempDir())
+}
 
 // walk runs commands, with further variables in their environment.
 func walk(t *testing.T, h *rig.Hull, commands []command, env ...string) {

@@ -143,8 +143,8 @@ func newHash(d ref.Digest) hash.Hash {
 	return sha256.New()
 }
 
-// digestOf is the canonical digest of data.
-func digestOf(data []byte) ref.Digest {
+// Digest is the canonical digest of data.
+func Digest(data []byte) ref.Digest {
 	sum := sha256.Sum256(data)
 	return ref.Digest("sha256:" + hex.EncodeToString(sum[:]))
 }
@@ -201,6 +201,25 @@ func (r *Repository) Reject(d ref.Digest) {
 			r.notice(served + " sent something else than " + string(d))
 		}
 	}
+}
+
+// Small reads a whole blob of at most limit bytes, verified.
+func (r *Repository) Small(ctx context.Context, d ref.Digest, limit int64) ([]byte, error) {
+	body, _, err := r.Blob(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(data)) > limit:
+		return nil, final("blob %s of %s has more than %d bytes", d, r.Name(), limit)
+	case !matches(d, data):
+		return nil, errdef.As(errdef.ErrCorrupt, fmt.Errorf("%s sends a blob that is not %s", r.ServedBy(), d))
+	}
+	return data, nil
 }
 
 // blob is one being read.

@@ -101,6 +101,9 @@ func (s *Store) Path() string { return filepath.Join(s.dir, "config.json") }
 // read returns the whole file by key, and the part that is about credentials. No file is an empty one.
 func (s *Store) read() (map[string]json.RawMessage, *config, error) {
 	all, c := map[string]json.RawMessage{}, new(config)
+	if s.dir == "" {
+		return all, c, nil
+	}
 	data, err := state.Read(s.target(), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return all, c, nil
@@ -136,9 +139,6 @@ func (s *Store) Login(ctx context.Context, server string) (Login, error) {
 		if l, ok, err := c.login(server); ok || err != nil {
 			return l, err
 		}
-	}
-	if s.dir == "" {
-		return Login{}, nil
 	}
 	_, c, err := s.read()
 	if err != nil {
@@ -208,6 +208,27 @@ func (s *Store) Has(server string) bool {
 		}
 	}
 	return c.Helpers[address(server)] != "" || c.Helpers[server] != ""
+}
+
+// HasOthers reports whether there may be something for another registry than this one.
+func (s *Store) HasOthers(server string) bool {
+	_, c, err := s.read()
+	if err != nil {
+		return false
+	}
+	for _, keys := range []map[string]entry{s.given().Auths, c.Auths} {
+		for key := range keys {
+			if Server(key) != server {
+				return true
+			}
+		}
+	}
+	for key := range c.Helpers {
+		if Server(key) != server {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Store) given() *config {

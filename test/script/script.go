@@ -15,6 +15,6 @@
 //	eventually hull ARG...   again until it succeeds, for ten seconds
 //
 // $HULL is the program, for exec and its &; $DIR is the engine's directory, with root and run in it; $REGISTRY is the
-// address of an empty registry. Images: busybox, layered:3 (package rig). Conditions: [guest]. Beware: a script removes
+// address of an empty registry, $PRIVATE of one that lets in me with the password secret. Images: busybox, layered:3 (package rig). Conditions: [guest]. Beware: a script removes
 // the containers it made, or the census fails it.
 package script

@@ -58,7 +58,8 @@ func run(t *testing.T, program string) {
 			h.Load(t, busybox)
 			h.Load(t, layered)
 			env.Vars = append(env.Vars, h.Env...)
-			env.Vars = append(env.Vars, "HULL="+h.Program, "DIR="+h.Dir, "REGISTRY="+registrytest.New(t, registrytest.Options{}).Addr)
+			env.Vars = append(env.Vars, "HULL="+h.Program, "DIR="+h.Dir, "REGISTRY="+registrytest.New(t, registrytest.Options{}).Addr,
+				"PRIVATE="+registrytest.New(t, registrytest.Options{User: "me", Password: "secret", Bearer: true}).Addr)
 			env.Values["session"] = &session{t: t, h: h}
 			return nil
 		},
