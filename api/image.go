@@ -307,16 +307,22 @@ func (s *server) createImage(q *request) error {
 		return s.pullImage(q, from, q.query("tag"))
 	}
 	m := &messages{q: q}
-	if src := q.query("fromSrc"); src != "-" {
-		return errdef.NotImplemented("import of a URL is not there: download it and give the file")
-	}
 	ref := q.query("repo")
 	if tag := q.query("tag"); ref != "" && tag != "" {
 		ref += ":" + tag
 	}
-	id, err := s.engine.ImportImage(q.Context(), q.Body, image.ImportOptions{
-		Ref: ref, Message: q.query("message"), Changes: q.form["changes"], Platform: q.query("platform"),
-	})
+	o := image.ImportOptions{Ref: ref, Message: q.query("message"), Changes: q.form["changes"], Platform: q.query("platform")}
+	var id string
+	var err error
+	if src := q.query("fromSrc"); src == "-" {
+		id, err = s.engine.ImportImage(q.Context(), q.Body, o)
+	} else {
+		if !strings.Contains(src, "://") {
+			src = "http://" + src
+		}
+		m.send(message{Status: "Downloading from " + src})
+		id, err = s.engine.ImportURL(q.Context(), src, o)
+	}
 	if err != nil {
 		return m.fail(err)
 	}

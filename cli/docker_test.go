@@ -41,7 +41,7 @@ func TestLikeDocker(t *testing.T) {
 		"start web", "start web nothing", "stop web", "stop -t 3 -s INT web", "stop -t -1 web", "stop nothing web", "kill web nothing", "restart -t 0 web",
 		"kill web", "kill -s HUP web", "rm web", "rm -f -v web", "rm nothing", "rm -f nothing web", "rmi -f nothing", "rename web other", "wait web", "wait web nothing",
 		"rmi app:1", "rmi -f --no-prune app:1", "rmi nothing", "tag app:1 b:2", "tag app:1 r.example:5000/b",
-		"load", "load -q", "save app:1", "save app:1 b nothing@sha256:aa", "import - img:2", "import -c CMD_x -m hello -",
+		"load", "load -q", "save app:1", "save app:1 b nothing@sha256:aa", "import - img:2", "import -c CMD_x -m hello -", "import http://192.0.2.1/x.tar img:2",
 		"logs web", "logs -f -t --tail 5 --details web", "logs --since 2026-01-02T03:04:05Z --until 1767323046.5 web",
 		"exec web true", "exec -d web true", "exec -i -u 1:2 -w /x -e A=b -e PASSED --privileged web sh -c x",
 		"run app:1 true", "run --rm app:1", "run -d app:1 sleep 1", "run -i app:1 cat", "run -i --rm --name n app:1 cat -n",

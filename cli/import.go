@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"io"
 	"strings"
 
 	"hull/client"
-	"hull/errdef"
 
 	"github.com/spf13/cobra"
 )
@@ -12,7 +12,7 @@ import (
 func buildImport(a *app, cmd *cobra.Command) {
 	var o client.ImportOptions
 	var changes listFlag
-	cmd.Use += " [OPTIONS] FILE|- [REPOSITORY[:TAG]]"
+	cmd.Use += " [OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]"
 	cmd.Args = a.arguments(1, 2)
 	f := cmd.Flags()
 	f.VarP(&changes, "change", "c", "Apply an instruction of a Dockerfile to the image (CMD, ENV, USER, ...)")
@@ -28,20 +28,21 @@ func buildImport(a *app, cmd *cobra.Command) {
 }
 
 func (a *app) importImage(cmd *cobra.Command, source string, o client.ImportOptions) error {
-	if strings.HasPrefix(source, "http://") || strings.HasPrefix(source, "https://") {
-		return hint(errdef.NotImplemented("import takes a file or stdin, not an address"), "Fetch it first: curl -fL "+source+" | "+a.Name+" import -")
-	}
 	c, err := a.engine()
 	if err != nil {
 		return err
 	}
-	in, err := a.input(source)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
 	p := a.newProgress(false)
-	m, err := c.ImageImport(cmd.Context(), p.upload(in), o)
+	var in io.Reader // nil: the engine fetches it
+	if !strings.HasPrefix(source, "http://") && !strings.HasPrefix(source, "https://") {
+		f, err := a.input(source)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = p.upload(f)
+	}
+	m, err := c.ImageImport(cmd.Context(), in, source, o)
 	if err != nil {
 		p.done()
 		return err

@@ -158,9 +158,13 @@ type ImportOptions struct {
 	Changes  []string // instructions of a Dockerfile that describe how to run it
 }
 
-// ImageImport makes an image of one layer from the tar of a root file system.
-func (c *Client) ImageImport(ctx context.Context, rootfs io.Reader, o ImportOptions) (*Messages, error) {
+// ImageImport makes an image of one layer from the tar of a root file system: rootfs, or, when that is nil, what the
+// server gets from the address source.
+func (c *Client) ImageImport(ctx context.Context, rootfs io.Reader, source string, o ImportOptions) (*Messages, error) {
 	q := url.Values{"fromSrc": {"-"}}
+	if rootfs == nil {
+		q.Set("fromSrc", source)
+	}
 	text(q, "repo", o.Name)
 	text(q, "message", o.Message)
 	text(q, "platform", strings.ToLower(o.Platform))

@@ -95,7 +95,8 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, below []string
 	tar, compression, err := layer.Decompress(tee)
 	var res layer.Result
 	if err == nil {
-		res, err = layer.Unpack(ctx, fsDir, tar, layer.Options{})
+		// The digest of what is not compressed is that of the blob.
+		res, err = layer.Unpack(ctx, fsDir, tar, layer.Options{NoDigest: compression == layer.Plain && src == io.Reader(br)})
 		tar.Close()
 	}
 	if err == nil && res.Entries == 0 {
@@ -111,6 +112,9 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, below []string
 	}
 	if blob.err != nil {
 		return none(blob.err)
+	}
+	if res.DiffID == "" {
+		res.DiffID = string(blob.sp.digest)
 	}
 	in.add(blob.sp)
 	chains := chainIDs(append(slices.Clone(below), res.DiffID))
