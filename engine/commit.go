@@ -30,6 +30,14 @@ type CommitOptions struct {
 // Commit makes an image of what the container has written over its own, without what is mounted in it, and returns its
 // id. A container that is paused for it goes on whatever happens to us. The warnings say what was done otherwise.
 func (e *Engine) Commit(ctx context.Context, name string, o CommitOptions) (id string, warnings []string, err error) {
+	err = e.roomy(ctx, func() (err error) {
+		id, warnings, err = e.commit(ctx, name, o)
+		return err
+	})
+	return id, warnings, err
+}
+
+func (e *Engine) commit(ctx context.Context, name string, o CommitOptions) (id string, warnings []string, err error) {
 	c, err := e.use(ctx, name)
 	if err != nil {
 		return "", nil, err

@@ -22,6 +22,14 @@ import (
 //
 // soon says that the container will be started right after, which is prepared for meanwhile.
 func (e *Engine) Create(ctx context.Context, name string, cfg *Config, host *Host, soon bool) (id string, warnings []string, err error) {
+	err = e.roomy(ctx, func() (err error) {
+		id, warnings, err = e.create(ctx, name, cfg, host, soon)
+		return err
+	})
+	return id, warnings, err
+}
+
+func (e *Engine) create(ctx context.Context, name string, cfg *Config, host *Host, soon bool) (id string, warnings []string, err error) {
 	if name = strings.TrimPrefix(name, "/"); name != "" {
 		if err := checkName(name); err != nil {
 			return "", nil, err

@@ -162,6 +162,7 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOption
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	e.makeRoom(ctx) // an archive cannot be read twice
 	loaded, err := e.images().Load(ctx, r, o)
 	for _, l := range loaded {
 		e.imageEvent("load", l.ID, l.ID)
@@ -200,6 +201,7 @@ func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOpt
 	if err := e.ready(); err != nil {
 		return "", err
 	}
+	e.makeRoom(ctx)
 	id, err := e.images().Import(ctx, r, o)
 	if err == nil {
 		e.imageEvent("import", id, id)

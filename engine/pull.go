@@ -47,8 +47,12 @@ func (e *Engine) PullImage(ctx context.Context, name, tag string, o PullOptions)
 		return err
 	}
 	for _, r := range all {
-		done, err := e.images().Pull(ctx, repo, r, image.PullOptions{
-			Platform: o.Platform, AllPlatforms: o.AllPlatforms, Downloads: c.Registry.Downloads, Progress: o.Progress,
+		var done image.Pulled
+		err := e.roomy(ctx, func() (err error) {
+			done, err = e.images().Pull(ctx, repo, r, image.PullOptions{
+				Platform: o.Platform, AllPlatforms: o.AllPlatforms, Downloads: c.Registry.Downloads, Progress: o.Progress,
+			})
+			return err
 		})
 		if err != nil {
 			return e.storeError(err)

@@ -14,6 +14,8 @@ import (
 	"hull/image"
 	"hull/ref"
 	"hull/trash"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a person removes goes into the trash for a while: save.go is the way in, undo.go the way back. What removes itself
@@ -66,6 +68,29 @@ func (e *Engine) tidyTrash(ctx context.Context, measure func(*trash.Item) int64)
 		err = errors.Join(err, e.images().Collect(ctx))
 	}
 	return err
+}
+
+// roomy calls f, and once more if the disk was full and the trash has made room.
+func (e *Engine) roomy(ctx context.Context, f func() error) error {
+	err := f()
+	if errors.Is(err, unix.ENOSPC) && e.makeRoom(ctx) {
+		err = f()
+	}
+	return err
+}
+
+// makeRoom removes what is in the trash for good, the oldest first, while the disk is as good as full, and says whether
+// there was any.
+func (e *Engine) makeRoom(ctx context.Context) bool {
+	l, _ := e.trashLimits()
+	if free, _ := trash.Space(e.root); free >= l.Free {
+		return false
+	}
+	gone, _ := e.trash().Tidy(ctx, l, nil)
+	if len(gone) > 0 {
+		_ = e.images().Collect(ctx) // or the next list does
+	}
+	return len(gone) > 0
 }
 
 // sweepTrash finishes the removals, and takes back the restores, that killed processes began.

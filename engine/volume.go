@@ -28,7 +28,11 @@ func (e *Engine) CreateVolume(ctx context.Context, o volume.Spec) (*volume.Volum
 		}
 		o.Labels = labels
 	}
-	v, err := e.volumes().Create(ctx, o)
+	var v *volume.Volume
+	err := e.roomy(ctx, func() (err error) {
+		v, err = e.volumes().Create(ctx, o)
+		return err
+	})
 	return v, e.storeError(err)
 }
 

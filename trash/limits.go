@@ -109,12 +109,17 @@ func (s *Store) free() int64 {
 	return free
 }
 
-// Space is how many bytes of the file system of dir are free for its user, and how many there are.
+// Space is how many bytes of the file system of dir are free for its user, and how many there are. Where no more files
+// can be made, nothing is free.
 func Space(dir string) (free, all int64) {
 	const unknown = 1 << 62
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil || st.Bsize <= 0 || st.Blocks == 0 {
 		return unknown, unknown
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize
+	all = int64(st.Blocks) * st.Bsize
+	if st.Files > 0 && st.Ffree < 64 {
+		return 0, all
+	}
+	return int64(st.Bavail) * st.Bsize, all
 }

@@ -39,6 +39,7 @@ func TestFullDisk(t *testing.T) {
 	h.Must(t, "create", "--name", "before", "busybox", "true")
 	h.Must(t, "run", "--rm", "busybox", "true")
 	h.Mark(t)
+	trashMakesRoom(t, h, small+"/filler")
 
 	filler := small + "/filler"
 	fill(t, filler)
@@ -68,6 +69,33 @@ func TestFullDisk(t *testing.T) {
 	h.Must(t, "rm", "-f", "more") // -f: says nothing when it was not made
 	h.Mark(t)
 	h.Must(t, "run", "--rm", "busybox", "true")
+}
+
+// trashMakesRoom fills the disk but for what is in the trash: what needs room gets it from there, and what is removed
+// then does not go there.
+func trashMakesRoom(t *testing.T, h *rig.Hull, filler string) {
+	h.Must(t, "volume", "create", "big")
+	h.Must(t, "run", "--rm", "--network", "none", "-v", "big:/v", "busybox", "sh", "-c", "head -c 4000000 /dev/zero >/v/f")
+	h.Must(t, "volume", "rm", "big")
+	if got := h.Must(t, "trash", "ls", "--format", "{{.Name}}"); got != "big" {
+		t.Fatalf("in the trash is %q", got)
+	}
+	fill(t, filler)
+	h.Must(t, "create", "--name", "roomy", "busybox")
+	if got := h.Must(t, "trash", "ls", "-q"); got != "" {
+		t.Errorf("there was no room, and in the trash is %q", got)
+	}
+	fill(t, filler+"2") // what the trash has freed
+	h.Must(t, "rm", "roomy")
+	if got := h.Must(t, "trash", "ls", "-q"); got != "" {
+		t.Errorf("the disk is full, and in the trash is %q", got)
+	}
+	for _, f := range []string{filler, filler + "2"} {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Check(t)
 }
 
 // fill writes until nothing fits any more.
