@@ -29,6 +29,19 @@ type RemoveOptions struct {
 // Remove removes a container and everything it wrote. It works on damaged ones too. Of several at once each
 // succeeds or says that the container is gone. saved is for how long it can be restored; 0 is not at all.
 func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) (saved time.Duration, err error) {
+	for range forceTries {
+		saved, err = e.removeOnce(ctx, name, &o)
+		if !o.Force || !errors.Is(err, errStarted) {
+			break
+		}
+	}
+	return saved, err
+}
+
+// forceTries is how often a forced removal kills a container that somebody, be it its restart policy, starts meanwhile.
+const forceTries = 5
+
+func (e *Engine) removeOnce(ctx context.Context, name string, o *RemoveOptions) (saved time.Duration, err error) {
 	c, err := e.get(ctx, name)
 	if err != nil {
 		return 0, err
@@ -49,7 +62,7 @@ func (e *Engine) Remove(ctx context.Context, name string, o RemoveOptions) (save
 	}
 	done := false
 	if !c.Host.AutoRemove && c.Damaged == "" && !o.Now {
-		done, saved, err = e.saveContainer(ctx, c, &o)
+		done, saved, err = e.saveContainer(ctx, c, o)
 	}
 	if !done && err == nil {
 		err = e.take(ctx, c.ID, o.Volumes)
@@ -135,10 +148,13 @@ func (e *Engine) lockStopped(ctx context.Context, id string) (*state.Locked, err
 	c := &Container{ID: id}
 	if e.loadState(c); c.Running() {
 		l.Unlock()
-		return nil, errdef.Conflict("container is running: stop the container before removing or force remove")
+		return nil, errdef.As(errdef.ErrConflict, errStarted)
 	}
 	return l, nil
 }
+
+// errStarted is the cause when a container that did not run does by the time it is locked.
+const errStarted = plainError("container is running: stop the container before removing or force remove")
 
 // markDrop notes for whoever dissolves the container id whether its anonymous volumes go with it. A note that a killed
 // remove left behind no longer counts.
