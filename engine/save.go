@@ -184,7 +184,7 @@ func (e *Engine) saveImage(o *RemoveImageOptions, limits *trash.Limits, keep *ti
 			return nil
 		}
 		return func(went bool) {
-			if !went {
+			if !went && !e.images().Gone(r) { // a change that failed may have been made all the same
 				t.Drop()
 				return
 			}
