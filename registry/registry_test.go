@@ -70,6 +70,11 @@ func random(n int) []byte {
 	return b
 }
 
+// source is what Upload reads.
+func source(data []byte) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+}
+
 func readBlob(t *testing.T, r *Repository, d ref.Digest, offset int64) ([]byte, int64, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -271,8 +276,7 @@ func TestUpload(t *testing.T) {
 				t.Fatalf("want no blob yet, got %v, %v", has, err)
 			}
 			s.ExpireTokens()
-			open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
-			if err := r.Upload(t.Context(), d, int64(len(data)), open); err != nil {
+			if err := r.Upload(t.Context(), d, int64(len(data)), source(data)); err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(s.Blob("app", d), data) {
@@ -296,7 +300,7 @@ func TestMount(t *testing.T) {
 			t.Errorf("no mount %v: got %v, %v", noMount, done, err)
 		}
 		if !done {
-			if err := r.Upload(t.Context(), d, int64(len(data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }); err != nil {
+			if err := r.Upload(t.Context(), d, int64(len(data)), source(data)); err != nil {
 				t.Error(err)
 			}
 			if n := s.Count("POST", "/uploads/"); n != 2 { // the second is after the challenge
