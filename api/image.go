@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -70,7 +72,11 @@ func notNil(s []string) []string {
 
 // inspectImage is GET /images/{name...}/json.
 func (s *server) inspectImage(q *request) error {
-	img, err := s.engine.Image(q.Context(), q.name)
+	platform, err := q.platform()
+	if err != nil {
+		return err
+	}
+	img, err := s.engine.ImageFor(q.Context(), q.name, platform)
 	if err != nil {
 		return err
 	}
@@ -79,7 +85,8 @@ func (s *server) inspectImage(q *request) error {
 		ID: img.ID, RepoTags: []string{}, RepoDigests: []string{}, Comment: c.Comment, Author: c.Author,
 		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion, Size: img.Size,
 		RootFS: wire.RootFS{Type: "layers", Layers: c.RootFS.DiffIDs},
-		Config: runConfig(&c.Run),
+		Config: runConfig(&c.Run), GraphDriver: imageDriver(img),
+		Metadata: wire.Metadata{LastTagTime: s.engine.ImageTagged(img.ID)},
 	}
 	if c.Created != nil {
 		out.Created = c.Created.Format(time.RFC3339Nano)
@@ -102,6 +109,31 @@ type inspected struct {
 	LastUsed time.Time
 }
 
+// imageDriver is where the layers are, as overlayfs names them.
+func imageDriver(img *image.Image) *storage.DriverData {
+	data := map[string]string{}
+	for i, l := range slices.Backward(img.Layers) {
+		switch {
+		case i == len(img.Layers)-1:
+			data["UpperDir"] = l.Dir
+		case data["LowerDir"] == "":
+			data["LowerDir"] = l.Dir
+		default:
+			data["LowerDir"] += ":" + l.Dir
+		}
+	}
+	return &storage.DriverData{Name: driver, Data: data}
+}
+
+// platform reads the parameter of calls that are about one platform; "" is the default.
+func (q *request) platform() (string, error) {
+	list, err := q.platforms("platform")
+	if err == nil && len(list) > 1 {
+		err = errdef.Invalid("only one platform can be asked for")
+	}
+	return strings.Join(list, ""), err
+}
+
 func runConfig(r *image.Run) *dockerspec.DockerOCIImageConfig {
 	out := &dockerspec.DockerOCIImageConfig{
 		ImageConfig: ocispec.ImageConfig{
@@ -120,7 +152,11 @@ func runConfig(r *image.Run) *dockerspec.DockerOCIImageConfig {
 
 // imageHistory is GET /images/{name...}/history.
 func (s *server) imageHistory(q *request) error {
-	lines, err := s.engine.ImageHistory(q.Context(), q.name)
+	platform, err := q.platform()
+	if err != nil {
+		return err
+	}
+	lines, err := s.engine.ImageHistory(q.Context(), q.name, platform)
 	if err != nil {
 		return err
 	}

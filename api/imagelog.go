@@ -107,3 +107,12 @@ func (s *server) listPins(q *request) error {
 	}
 	return q.answer(http.StatusOK, out)
 }
+
+// untagImage is POST /hull/v1/images/{name...}/untag?name=NAME&name=...; without names all go.
+func (s *server) untagImage(q *request) error {
+	gone, err := s.engine.UntagImage(q.Context(), q.name, q.form["name"])
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, struct{ Untagged []string }{notNil(gone)})
+}

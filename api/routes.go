@@ -84,6 +84,7 @@ var table = [...]route{
 	{"DELETE", "/images/{name...}", (*server).removeImage, write},
 	{"GET", "/hull/v1/images/log", (*server).imageLog, read},
 	{"GET", "/hull/v1/images/{name...}/log", (*server).imageLog, read},
+	{"POST", "/hull/v1/images/{name...}/untag", (*server).untagImage, write},
 	{"POST", "/hull/v1/images/{name...}/rollback", (*server).rollbackImage, write},
 	{"POST", "/hull/v1/images/{name...}/pin", (*server).pinImage, write},
 	{"DELETE", "/hull/v1/images/{name...}/pin", (*server).unpinImage, write},

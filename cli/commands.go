@@ -52,6 +52,7 @@ var commands = [...]command{
 	{name: "diff", short: shortDiff, build: buildDiff},
 	{name: "export", short: shortExport, build: buildExport},
 	{name: "gc", short: shortGC, build: buildGC},
+	{name: "history", short: shortHistory, build: buildHistory},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of containers, images, networks and volumes", build: buildInspect},
 	{name: "kill", short: shortKill, build: buildKill},
@@ -77,6 +78,7 @@ var commands = [...]command{
 	{name: "top", short: shortTop, build: buildTop},
 	{name: "undo", short: "Bring back what was removed last", build: buildUndo},
 	{name: "unpause", short: shortUnpause, build: buildUnpause},
+	{name: "untag", short: shortUntag, build: buildUntag},
 	{name: "update", short: shortUpdate, build: buildUpdate},
 	{name: "wait", short: shortWait, build: buildWait},
 
@@ -114,6 +116,7 @@ var containerCommands = [...]command{
 var imageCommands = [...]command{
 	{name: "changelog", short: "Say what changed from one image to another", build: buildImageChangelog},
 	{name: "diff", short: "Show how two images differ", build: buildImageDiff},
+	{name: "history", short: shortHistory, build: buildHistory},
 	{name: "import", short: shortImport, build: buildImport},
 	{name: "inspect", short: "Show everything known of images", build: buildImageInspect},
 	{name: "load", short: shortLoad, build: buildLoad},
@@ -128,6 +131,7 @@ var imageCommands = [...]command{
 	{name: "rollback", short: "Let a tag name what it did before", build: buildImageRollback},
 	{name: "save", short: shortSave, build: buildSave},
 	{name: "tag", short: shortTag, build: buildTag},
+	{name: "untag", short: shortUntag, build: buildUntag},
 	{name: "unpin", short: "End the pins of images", build: buildImageUnpin},
 }
 
@@ -170,6 +174,8 @@ const (
 	shortDiff    = "Show how a container's files differ from its image's"
 	shortExport  = "Write a container's file system as a tar"
 	shortGC      = "Remove images that have not been used for long, to keep to a budget"
+	shortHistory = "Show the steps that made an image"
+	shortUntag   = "Take names away from an image, which stays"
 	shortImport  = "Make an image from the tar of a root file system"
 	shortKill    = "Send a signal to running containers"
 	shortPull    = "Pull an image from its registry"

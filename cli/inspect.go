@@ -29,11 +29,13 @@ func buildContainerInspect(a *app, cmd *cobra.Command) {
 func buildImageInspect(a *app, cmd *cobra.Command) {
 	o := inspectFlags(a, cmd)
 	o.kind = "image"
+	cmd.Flags().StringVar(&o.platform, "platform", "", "Show the image for this platform, os/arch[/variant]")
 	cmd.Use += " [OPTIONS] IMAGE [IMAGE...]"
 }
 
 type inspectOptions struct {
 	format, kind string
+	platform     string // of images
 	size         bool
 }
 
@@ -108,7 +110,7 @@ func inspectOne(cmd *cobra.Command, c *client.Client, name string, o inspectOpti
 			return object{}, err
 		}
 	}
-	v, raw, err := c.ImageInspect(cmd.Context(), name)
+	v, raw, err := c.ImageInspect(cmd.Context(), name, o.platform)
 	if err == nil {
 		return object{v, raw}, nil
 	}

@@ -337,13 +337,13 @@ func TestPaths(t *testing.T) {
 		"r.example:5000/a/b:c": "/images/r.example:5000/a/b:c/json", "a@sha256:12": "/images/a@sha256:12/json", "a b?": "/images/a%20b%3F/json",
 	} {
 		path = ""
-		c.ImageInspect(t.Context(), ref)
+		c.ImageInspect(t.Context(), ref, "")
 		if path != "/v"+Version+want {
 			t.Errorf("image %q: want %s, got %s", ref, want, path)
 		}
 	}
 	for _, ref := range []string{"", "/a", "a/", "a//b", "a/../b", "./a"} {
-		if _, _, err := c.ImageInspect(t.Context(), ref); errdef.Kind(err) != errdef.ErrInvalid {
+		if _, _, err := c.ImageInspect(t.Context(), ref, ""); errdef.Kind(err) != errdef.ErrInvalid {
 			t.Errorf("image %q: want invalid, got %v", ref, err)
 		}
 	}

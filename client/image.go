@@ -52,13 +52,39 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSumm
 	return out, err
 }
 
-// ImageInspect returns what is known of an image, also as the server wrote it.
-func (c *Client) ImageInspect(ctx context.Context, ref string) (image.InspectResponse, json.RawMessage, error) {
+// ImageInspect returns what is known of an image, also as the server wrote it. The empty platform is the default.
+func (c *Client) ImageInspect(ctx context.Context, ref, platform string) (image.InspectResponse, json.RawMessage, error) {
 	p, err := imagePath(ref, "/json")
 	if err != nil {
 		return image.InspectResponse{}, nil, err
 	}
-	return inspect[image.InspectResponse](ctx, c, p, nil)
+	q, err := platformQuery(platform)
+	if err != nil {
+		return image.InspectResponse{}, nil, err
+	}
+	return inspect[image.InspectResponse](ctx, c, p, q)
+}
+
+// ImageHistory returns the steps that made an image, newest first. The empty platform is the default.
+func (c *Client) ImageHistory(ctx context.Context, ref, platform string) (out []image.HistoryResponseItem, err error) {
+	p, err := imagePath(ref, "/history")
+	if err != nil {
+		return nil, err
+	}
+	q, err := platformQuery(platform)
+	if err != nil {
+		return nil, err
+	}
+	err = c.call(ctx, request{method: http.MethodGet, path: p, query: q}, &out)
+	return out, err
+}
+
+func platformQuery(platform string) (url.Values, error) {
+	if platform == "" {
+		return nil, nil
+	}
+	j, err := platformJSON(platform)
+	return url.Values{"platform": {j}}, err
 }
 
 // ImageTag gives the image ref another name. An empty tag is latest.

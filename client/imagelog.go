@@ -97,3 +97,14 @@ func (c *Client) ImagePins(ctx context.Context) (out []ImagePin, err error) {
 	err = c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/pins"}, &out)
 	return out, err
 }
+
+// ImageUntag takes names away from the image ref, all of its own if none are given, and returns those that are gone.
+func (c *Client) ImageUntag(ctx context.Context, ref string, names []string) ([]string, error) {
+	p, err := imagePath(ref, "/untag")
+	if err != nil {
+		return nil, err
+	}
+	var out struct{ Untagged []string }
+	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1" + p, query: url.Values{"name": names}}, &out)
+	return out.Untagged, err
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"hull/image"
 )
@@ -54,4 +55,19 @@ func (e *Engine) PinnedImages() ([]image.Pin, error) {
 		return nil, err
 	}
 	return e.images().Pins(), nil
+}
+
+// ImageTagged returns when a tag was last set to the image id; zero if it has none.
+func (e *Engine) ImageTagged(id string) time.Time { return e.images().LastTagged(id) }
+
+// UntagImage takes names away from the image name, all of its own if none are given, and returns them. The image stays.
+func (e *Engine) UntagImage(ctx context.Context, name string, names []string) ([]string, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	id, gone, err := e.images().Untag(ctx, name, names)
+	for _, n := range gone {
+		e.imageEvent("untag", id, n)
+	}
+	return gone, e.storeError(err)
 }

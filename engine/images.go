@@ -82,6 +82,17 @@ func (e *Engine) Image(ctx context.Context, name string) (*image.Image, error) {
 	return img, err
 }
 
+// ImageFor is Image for a platform, os/arch[/variant]; "" is the one that a container would be made of.
+func (e *Engine) ImageFor(ctx context.Context, name, platform string) (*image.Image, error) {
+	if platform == "" {
+		return e.Image(ctx, name)
+	}
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	return e.images().ResolveFor(ctx, name, platform)
+}
+
 // ListImages lists the images for which all filters hold, newest first.
 func (e *Engine) ListImages(ctx context.Context, filters map[string][]string) ([]image.Summary, error) {
 	if err := e.ready(); err != nil {
@@ -150,11 +161,11 @@ func matchesAny(ref string, patterns []string) bool {
 }
 
 // ImageHistory returns the steps that made an image, newest first.
-func (e *Engine) ImageHistory(ctx context.Context, name string) ([]image.HistoryLine, error) {
+func (e *Engine) ImageHistory(ctx context.Context, name, platform string) ([]image.HistoryLine, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	return e.images().History(ctx, name)
+	return e.images().History(ctx, name, platform)
 }
 
 // LoadImages reads an archive of docker save or an OCI layout.

@@ -270,8 +270,7 @@ func (d *settingDiff) each(field string, old, young map[string]string) {
 }
 
 func platformOf(c *Config) string {
-	p := platform{c.OS, c.Architecture, c.Variant}
-	return p.String()
+	return platformOfConfig(c).String()
 }
 
 func environment(list []string) map[string]string {

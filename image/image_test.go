@@ -665,7 +665,7 @@ func mustLog(t *testing.T, s *Store, name string) []LogEntry {
 func TestHistory(t *testing.T) {
 	s := newStore(t)
 	load(t, s, newSample(t, "x").docker(t, "app:1", "app:2"))
-	lines, err := s.History(t.Context(), "app:1")
+	lines, err := s.History(t.Context(), "app:1", "")
 	if err != nil || len(lines) != 3 {
 		t.Fatal(lines, err)
 	}

@@ -100,9 +100,9 @@ type HistoryLine struct {
 	Tags []string
 }
 
-// History returns the steps that made the image name, newest first.
-func (s *Store) History(ctx context.Context, name string) ([]HistoryLine, error) {
-	img, err := s.Resolve(ctx, name)
+// History returns the steps that made the image name, newest first; platform is as in ResolveFor.
+func (s *Store) History(ctx context.Context, name, platform string) ([]HistoryLine, error) {
+	img, err := s.ResolveFor(ctx, name, platform)
 	if err != nil {
 		return nil, err
 	}

@@ -303,6 +303,8 @@ func (w *platforms) none() error {
 	return errdef.NotFound("the archive has no image for %s", strings.Join(names, ", "))
 }
 
+func platformOfConfig(c *Config) *platform { return &platform{c.OS, c.Architecture, c.Variant} }
+
 // suits says whether an image for p is what somebody who asked for want gets.
 func (p *platform) suits(want platform) bool {
 	return p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.Variant == want.Variant)

@@ -43,6 +43,48 @@ func (s *Store) Resolve(ctx context.Context, name string) (*Image, error) {
 	return s.open(f)
 }
 
+// ResolveFor is Resolve of the image for a platform, os/arch[/variant]; "" is the one that a container would be made of.
+func (s *Store) ResolveFor(ctx context.Context, name, platform string) (*Image, error) {
+	if platform == "" {
+		return s.Resolve(ctx, name)
+	}
+	want, err := parsePlatform(platform)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.find(name)
+	if err != nil {
+		return nil, err
+	}
+	one := f
+	if f.target != "" {
+		data, err := s.readBlob(f.target, maxManifest)
+		if err != nil {
+			return nil, incomplete(f, err)
+		}
+		_, x, err := parseTarget(data, "")
+		if err != nil {
+			return nil, err
+		}
+		if x != nil {
+			if d := s.present(x, want); d != nil {
+				one.target = d.Digest
+			}
+		}
+	}
+	img, err := s.open(one)
+	if err != nil {
+		return nil, err
+	}
+	if f.target != "" {
+		img.Target = string(f.target)
+	}
+	if p := platformOfConfig(&img.Config); !p.suits(want) {
+		return nil, errdef.NotFound("image with reference %s was found but does not provide the specified platform (%s)", name, want)
+	}
+	return img, nil
+}
+
 // found is where a name leads: a target that a reference names, or an id.
 type found struct {
 	ref    string // in full; "" when found by id

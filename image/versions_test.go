@@ -306,3 +306,53 @@ func FuzzBefore(f *testing.F) {
 		}
 	})
 }
+
+func TestUntag(t *testing.T) {
+	s := newStore(t)
+	ids := newVersions(t, s, "1")
+	for _, name := range []string{"a:1", "b:2"} {
+		if err := s.Tag(t.Context(), "app", name, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := s.LastTagged(ids["1"])
+	if time.Since(before) > time.Hour || before.IsZero() {
+		t.Errorf("tagged at %v", before)
+	}
+	if _, _, err := s.Untag(t.Context(), "app", []string{"a:1", "nosuch"}); !errors.Is(err, errdef.ErrNotFound) || resolve(t, s, "a:1").ID != ids["1"] {
+		t.Errorf("a name that is not the image's: %v", err)
+	}
+	id, gone, err := s.Untag(t.Context(), "app", []string{"a:1", "a:1"})
+	if err != nil || id != ids["1"] || !slices.Equal(gone, []string{"a:1"}) {
+		t.Errorf("got %s %v, %v", id, gone, err)
+	}
+	_, gone, err = s.Untag(t.Context(), ids["1"], nil)
+	slices.Sort(gone)
+	if err != nil || !slices.Equal(gone, []string{"app:latest", "b:2"}) {
+		t.Errorf("got %v, %v", gone, err)
+	}
+	if resolve(t, s, ids["1"]); !s.LastTagged(ids["1"]).IsZero() {
+		t.Error("it has a tag")
+	}
+	if log := mustLog(t, s, "app"); log[len(log)-1].By != "untag" {
+		t.Errorf("got %+v", log)
+	}
+}
+
+func TestResolveFor(t *testing.T) {
+	s := newStore(t)
+	smp := newSample(t, "arm")
+	smp.config.Architecture, smp.config.Variant = "arm", "v7"
+	load(t, s, smp.docker(t, "arm"))
+	for platform, ok := range map[string]bool{"": true, "linux/arm": true, "linux/arm/v7": true, "arm": true, "linux/arm/v6": false, "linux/amd64": false} {
+		for _, name := range []string{"arm", smp.id(t)} {
+			img, err := s.ResolveFor(t.Context(), name, platform)
+			if ok && (err != nil || img.ID != smp.id(t)) || !ok && !errors.Is(err, errdef.ErrNotFound) {
+				t.Errorf("%s %q: got %v", name, platform, err)
+			}
+		}
+	}
+	if _, err := s.ResolveFor(t.Context(), "arm", "a/b/c/d"); !errors.Is(err, errdef.ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
