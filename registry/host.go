@@ -126,23 +126,29 @@ func (e *finalError) Unwrap() error { return e.error }
 
 func final(format string, args ...any) error { return &finalError{fmt.Errorf(format, args...)} }
 
-// send makes the request once, and once more when a login is asked for.
+// maxLogins bounds how often one request is repeated for a login: a token may end between two requests, and again for one
+// that runs beside this.
+const maxLogins = 3
+
+// send makes the request, and again when a login is asked for.
 func (h *host) send(ctx context.Context, c call) (*http.Response, error) {
-	have := h.auth.have(c.scope)
-	resp, err := h.follow(ctx, c, have)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized || !sameOrigin(resp.Request.URL, c.url) {
-		return resp, err
-	}
-	authorization, err := h.auth.answer(ctx, resp.Header.Values("WWW-Authenticate"), c.scope, have)
-	if err != nil {
+	authorization := h.auth.have(c.scope)
+	for logins := 0; ; logins++ {
+		resp, err := h.follow(ctx, c, authorization)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || !sameOrigin(resp.Request.URL, c.url) || logins == maxLogins {
+			return resp, err
+		}
+		next, err := h.auth.answer(ctx, resp.Header.Values("WWW-Authenticate"), c.scope, authorization)
+		if err != nil {
+			drop(resp)
+			return nil, err
+		}
+		if next == "" || next == authorization {
+			return resp, nil
+		}
 		drop(resp)
-		return nil, err
+		authorization = next
 	}
-	if authorization == "" {
-		return resp, nil
-	}
-	drop(resp)
-	return h.follow(ctx, c, authorization)
 }
 
 // maxHops bounds redirects.
