@@ -17,7 +17,7 @@ test-vm: ## the core of the tests on Debian's own kernel: cgroup v2, AppArmor (Q
 	@test/vm/run && test/vm/run --systemd
 
 bench: build ## measure against the C floor, docker and podman; write docs/benchmarks.md
-	@.ci/packages gcc busybox dockerd podman runc mkfs.ext4 && go run ./bench
+	@.ci/packages gcc busybox dockerd podman docker-registry runc mkfs.ext4 && go run ./bench
 
 lint: ## gofmt, vet for both architectures, and the import and weight rules
 	@.ci/lint

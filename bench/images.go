@@ -43,6 +43,12 @@ var bigLayers = [...]string{"usr/share", "usr/lib", "usr/bin usr/sbin", "."}
 // layers alone, as gzip -d takes them.
 func (l *lab) bigImage(ctx context.Context) (archive string, layers []string, err error) {
 	dir := l.dir + "/big"
+	if archive = dir + "/big.tar"; exists(archive) { // images and delivery share it
+		for i := range bigLayers {
+			layers = append(layers, fmt.Sprintf("%s/%d.tar.gz", dir, i))
+		}
+		return archive, layers, nil
+	}
 	if err := os.MkdirAll(dir+"/files", 0o755); err != nil {
 		return "", nil, err
 	}
@@ -67,6 +73,11 @@ func (l *lab) bigImage(ctx context.Context) (archive string, layers []string, er
 	}
 	config := imageConfig(diffIDs, "big")
 	return dir + "/big.tar", layers, writeTar(dir+"/big.tar", append(layers, config.add(dir)), []any{config.entry("big:1", names)})
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // config is an image configuration that becomes a file by its digest.

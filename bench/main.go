@@ -23,7 +23,7 @@ import (
 
 func main() {
 	var o options
-	only := flag.String("only", "run,exec,crowd,ps,start,pss,peers,images,running", "what to measure")
+	only := flag.String("only", "run,exec,crowd,ps,start,pss,peers,images,delivery,running", "what to measure")
 	flag.StringVar(&o.out, "o", "docs/benchmarks.md", "file to write, - for the terminal")
 	flag.IntVar(&o.loop, "n", 100, "runs of each command in a tight loop")
 	flag.IntVar(&o.gaps, "gaps", 20, "runs of each command with half a second between")
@@ -38,7 +38,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if os.Geteuid() == 0 {
-		if slices.Contains(o.only, "images") {
+		if slices.Contains(o.only, "images") || slices.Contains(o.only, "delivery") {
 			if err := fetchDebian(ctx); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 				os.Exit(1)

@@ -48,7 +48,7 @@ func bench(ctx context.Context, o options) (err error) {
 	steps := []struct {
 		name string
 		do   func(context.Context, options) error
-	}{{"run", l.run}, {"exec", l.exec}, {"crowd", l.crowd}, {"ps", l.ps}, {"start", l.start}, {"pss", l.pss}, {"peers", l.peers}, {"images", l.images}, {"running", l.running}}
+	}{{"run", l.run}, {"exec", l.exec}, {"crowd", l.crowd}, {"ps", l.ps}, {"start", l.start}, {"pss", l.pss}, {"peers", l.peers}, {"images", l.images}, {"delivery", l.delivery}, {"running", l.running}}
 	for _, s := range steps {
 		if !slices.Contains(o.only, s.name) {
 			continue
