@@ -41,7 +41,8 @@ sockets, locks   /run/hull              $XDG_RUNTIME_DIR/hull
 settings         /etc/hull/hull.toml    ~/.config/hull/hull.toml
 
 Below the state: containers/ID has a container's definition, state, log and files; images, refs and refs.log say which
-images there are and were; blobs and layers have what is in them; volumes, what lasts longer than a container.
+images there are and were; blobs and layers have what is in them; volumes, what lasts longer than a container; undo, what
+was removed and can be restored.
 All of it can be read with cat. To move it, stop all containers and move the directory.
 `},
 	{"filters", "What --filter takes", `ps        id= name= label=KEY[=VALUE] status= exited=CODE health= ancestor=IMAGE before= since=
