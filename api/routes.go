@@ -42,6 +42,7 @@ var table = [...]route{
 	{"GET", "/containers/{name}/stats", (*server).containerStats, read},
 	{"GET", "/containers/{name}/top", (*server).topContainer, read},
 	{"GET", "/hull/v1/prunable", (*server).prunable, read},
+	{"POST", "/hull/v1/check", (*server).checkStore, write},
 	{"POST", "/hull/v1/gc", (*server).collectGarbage, write},
 	{"GET", "/hull/v1/disk", (*server).disk, read},
 	{"GET", "/system/df", (*server).systemDF, read},

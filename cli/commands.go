@@ -151,6 +151,7 @@ var volumeCommands = [...]command{
 }
 
 var systemCommands = [...]command{
+	{name: "check", short: "Compare everything in the store with what it should be, and repair it", build: buildStoreCheck},
 	{name: "df", short: "Show what takes up space on the disk", build: buildDf},
 	{name: "gc", short: shortGC, build: buildGC},
 	{name: "prune", short: "Remove what is not used", build: buildSystemPrune},
