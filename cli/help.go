@@ -152,7 +152,6 @@ func (a *app) flagUsages(f *pflag.FlagSet) string {
 // when a command was not found.
 func later(name string) (string, bool) {
 	for _, l := range [...]struct{ why, names string }{
-		{"needs a registry client, which this version does not have yet; images come with load and import", "search login logout manifest"},
 		{"needs a network, which this version does not have yet", "network port container+port"},
 		{"needs volumes, which this version does not have yet; -v takes directories", "volume"},
 		{"comes with a later version, in hulld", "build builder buildx compose serve cri image+build"},
