@@ -32,6 +32,7 @@ const (
 	volumes
 	objects // containers, images and volumes
 	contexts
+	removed // what is in the trash
 )
 
 // takes says what the words after a command are: the first, and the others.
@@ -53,7 +54,8 @@ var takes = [...]struct {
 	{"images", images, nothing},
 	{"inspect", objects, objects},
 	{"volume+inspect volume+rm", volumes, volumes},
-	{"ps version info doctor events container+prune image+prune image+pins volume+prune system+df system+prune config+show serve", nothing, nothing},
+	{"undo trash+restore trash+empty", removed, removed},
+	{"ps version info doctor events container+prune image+prune image+pins volume+prune system+df system+prune trash+ls config+show serve", nothing, nothing},
 }
 
 // flagValues are the values of flags that have few.
@@ -168,6 +170,12 @@ func (a *app) names(kind what) []string {
 			for _, v := range list.Volumes {
 				out = append(out, v.Name)
 			}
+		}
+	}
+	if kind == removed {
+		list, _ := c.TrashList(ctx, nil)
+		for _, t := range list {
+			out = append(out, strings.Split(t.Name, ", ")...)
 		}
 	}
 	// One a line, to a shell: nothing in a name may end the line or begin a description.
