@@ -27,7 +27,7 @@ type transfer struct {
 	layers []*moving // those that are not done, in the order they came up
 	total  int64     // bytes of all layers whose size is known
 	moved  int64     // bytes of those, and of them
-	kept   int64     // were there before
+	kept   int64     // were there before the first word of a layer: they say nothing of the speed
 	drawn  int       // lines of bars on the screen
 	last   time.Time // when they were drawn
 	points []point   // of the last seconds
@@ -168,13 +168,13 @@ const rateOver = 5 * time.Second
 // rate is the speed in bytes a second, 0 when nothing is known of it yet.
 func (t *transfer) rate() int64 {
 	now := t.now()
-	t.points = append(t.points, point{now, t.moved})
+	t.points = append(t.points, point{now, t.moved - t.kept})
 	for len(t.points) > 1 && now.Sub(t.points[0].at) > rateOver {
 		t.points = t.points[1:]
 	}
 	first := t.points[0]
 	if span := now.Sub(first.at); span >= 200*time.Millisecond {
-		return int64(float64(t.moved-first.n) / span.Seconds())
+		return int64(float64(t.moved-t.kept-first.n) / span.Seconds())
 	}
 	return 0
 }
@@ -216,9 +216,6 @@ func (t *transfer) sum() string {
 	rate := t.rate()
 	if left := t.total - t.moved; rate > 0 && left > 0 {
 		s += fmt.Sprintf(", %s/s, %s left", size(rate), (time.Duration(left/rate+1) * time.Second).String())
-	}
-	if t.kept > 0 {
-		s += ", " + size(t.kept) + " were here"
 	}
 	return s
 }

@@ -74,7 +74,7 @@ func TestTransferBars(t *testing.T) {
 	lines := tr.bars(100, 10)
 	want := []string{
 		"aaaaaaaaaaaa: Downloading [====================>                   ]     20MB / 40MB",
-		"20MB of 40MB, 5MB/s, 5s left, 10MB were here, 1 waiting",
+		"20MB of 40MB, 5MB/s, 5s left, 1 waiting",
 	}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(lines, "\n"))
