@@ -62,6 +62,7 @@ func (e *Engine) PullImage(ctx context.Context, name, tag string, o PullOptions)
 		}
 		e.imageEvent("pull", r.Familiar(), r.FamiliarName())
 	}
+	e.keepBudget(ctx)
 	return nil
 }
 

@@ -78,7 +78,10 @@ func (s *Store) reap(ctx context.Context, mark string, clean bool, kept func() (
 		return err
 	}
 	if g.empty() && clean {
-		return os.Remove(mark)
+		if err := os.Remove(mark); !errors.Is(err, fs.ErrNotExist) { // a full disk had no room for it
+			return err
+		}
+		return nil
 	}
 	swept, err := s.Sweep(ctx, kept)
 	for _, l := range g.layers {

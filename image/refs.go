@@ -87,7 +87,10 @@ func (s *Store) update(ctx context.Context, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	return s.writeIndex()
+	if err := s.writeIndex(); !errors.Is(err, unix.ENOSPC) { // it is derived: the next change writes it
+		return err
+	}
+	return nil
 }
 
 // changeRef is called within update.
@@ -99,7 +102,8 @@ func (s *Store) changeRef(by string, c refChange) error {
 	if err == nil && old == c.target || err != nil && c.target == "" && old == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := s.log(c, old, by); err != nil {
+	// A full disk must not keep a name, and so its image, from being removed; then its log lacks a line.
+	if err := s.log(c, old, by); err != nil && (c.target != "" || !errors.Is(err, unix.ENOSPC)) {
 		return err
 	}
 	path := s.refPath(c.ref)

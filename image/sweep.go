@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hull/errdef"
 	"hull/ref"
 	"hull/state"
@@ -43,7 +45,10 @@ func (s *Store) Sweep(ctx context.Context, kept func() (map[string]bool, error))
 // we are killed, looks for it. What a Load makes for itself is such a mark too.
 func (s *Store) expectGarbage() (path string, err error) {
 	path = filepath.Join(s.layersDir(), state.TempName())
-	return path, os.Mkdir(path, 0o700)
+	if err = os.Mkdir(path, 0o700); errors.Is(err, unix.ENOSPC) {
+		err = nil // what frees space goes on without
+	}
+	return path, err
 }
 
 // repair sweeps what a killed process left, unless somebody is at work.
@@ -86,18 +91,25 @@ func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error))
 	m := marks{s: s, blobs: map[ref.Digest]bool{}, layers: map[string]bool{}}
 	err = m.all(kept)
 	if err == nil {
-		err = s.writeIndex() // whoever was killed may have left it behind the references
+		// Whoever was killed may have left it behind the references.
+		if err = s.writeIndex(); errors.Is(err, unix.ENOSPC) {
+			err = nil
+		}
 	}
 	s.tidy()
 	refs.Unlock()
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.MkdirAll(s.trashDir(), 0o700); err != nil {
-		return nil, nil, err
+	noTrash := os.MkdirAll(s.trashDir(), 0o700)
+	if noTrash != nil && !errors.Is(noTrash, unix.ENOSPC) {
+		return nil, nil, noTrash
 	}
 	discard := func(path string) error {
 		to := filepath.Join(s.trashDir(), state.TempName())
+		if noTrash != nil { // a full disk: beside it, where the next sweep looks too
+			to = filepath.Join(filepath.Dir(path), state.TempName())
+		}
 		trash = append(trash, to)
 		return os.Rename(path, to)
 	}

@@ -98,6 +98,49 @@ func trashMakesRoom(t *testing.T, h *rig.Hull, filler string) {
 	h.Check(t)
 }
 
+// TestFullDiskGivesSpaceBack removes images from a store that has no byte left.
+func TestFullDiskGivesSpaceBack(t *testing.T) {
+	rig.Root(t)
+	if !kernel.AtLeast(6, 3) {
+		t.Skip("the tmpfs of this kernel maps no ids, so no store can be on it")
+	}
+	small := filepath.Join("/var/tmp", fmt.Sprintf("rig-full-%d", os.Getpid()))
+	if err := os.Mkdir(small, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(small) })
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(small, 0); err != nil {
+			t.Errorf("the small file system is busy: %v", err)
+		}
+	})
+	h := rig.EngineIn(t, small)
+	layered := rig.Layered(t).OCI(t)
+	h.Load(t, layered)
+	h.Must(t, "image", "prune", "-a", "-f")
+	h.Mark(t)
+	filler := small + "/filler"
+	for _, args := range [][]string{
+		{"rmi", "layered:3"}, {"image", "prune", "-a", "-f"}, {"gc", "--keep", "0", "--unused-for", "0s"}, {"system", "prune", "-a", "-f"},
+	} {
+		h.Must(t, "load", "-q", "-i", layered)
+		fill(t, filler)
+		if r := h.Run(t, args...); r.Code != 0 {
+			t.Errorf("hull %s on a full disk: %+v", strings.Join(args, " "), r)
+		}
+		if r := h.Run(t, "images", "-q"); r.Code != 0 || r.Stdout != "" {
+			t.Errorf("images after %s: %+v", args[0], r)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Must(t, "trash", "empty", "-f")
+}
+
 // fill writes until nothing fits any more.
 func fill(t *testing.T, name string) {
 	t.Helper()
