@@ -167,6 +167,9 @@ const rateOver = 5 * time.Second
 
 // rate is the speed in bytes a second, 0 when nothing is known of it yet.
 func (t *transfer) rate() int64 {
+	if t.total == 0 { // nothing moves yet
+		return 0
+	}
 	now := t.now()
 	t.points = append(t.points, point{now, t.moved - t.kept})
 	for len(t.points) > 1 && now.Sub(t.points[0].at) > rateOver {
