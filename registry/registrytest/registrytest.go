@@ -45,6 +45,10 @@ type Server struct {
 	opt    Options
 	closed chan struct{}
 
+	// logged protects the following.
+	logged sync.Mutex
+	log    []*Request
+
 	// mu protects the following.
 	mu       sync.Mutex
 	repos    map[string]*repo
@@ -52,7 +56,6 @@ type Server struct {
 	tokens   map[string]grant
 	identity map[string]bool
 	faults   []*Fault
-	log      []Request
 	serial   int
 }
 
@@ -240,11 +243,15 @@ func (s *Server) Delete(repo string) {
 	delete(s.repos, repo)
 }
 
-// Requests are those that came in, in the order of their answers.
+// Requests are those that came in, in their order. Sent counts what was about to be sent.
 func (s *Server) Requests() []Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Request(nil), s.log...)
+	s.logged.Lock()
+	defer s.logged.Unlock()
+	out := make([]Request, len(s.log))
+	for i, r := range s.log {
+		out[i] = *r
+	}
+	return out
 }
 
 // Count is how many requests of a method ("" is any) had part in their path.
@@ -260,8 +267,8 @@ func (s *Server) Count(method, part string) int {
 
 // Forget empties the log.
 func (s *Server) Forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.logged.Lock()
+	defer s.logged.Unlock()
 	s.log = nil
 }
 

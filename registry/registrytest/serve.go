@@ -23,15 +23,15 @@ var host = Platform{OS: "linux", Architecture: runtime.GOARCH}
 
 // serve logs a request and hands it to the faults that are meant for it, and then to the registry.
 func (s *Server) serve(w http.ResponseWriter, q *http.Request) {
-	c := &counting{ResponseWriter: w, status: http.StatusOK}
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.log = append(s.log, Request{
-			Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Authorization: q.Header.Get("Authorization"),
-			Range: q.Header.Get("Range"), Header: q.Header, Status: c.status, Sent: c.sent,
-		})
-	}()
+	// Logged before it is answered: who got the answer finds it.
+	r := &Request{
+		Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Authorization: q.Header.Get("Authorization"),
+		Range: q.Header.Get("Range"), Header: q.Header.Clone(), Status: http.StatusOK,
+	}
+	c := &counting{w, s, r}
+	s.logged.Lock()
+	s.log = append(s.log, r)
+	s.logged.Unlock()
 	var h http.Handler = http.HandlerFunc(s.answer)
 	for _, effect := range s.effects(q) {
 		h = effect(h)
@@ -58,21 +58,25 @@ func gone(q *http.Request, limit time.Duration) bool {
 	return true
 }
 
+// counting logs what is answered, before it is.
 type counting struct {
 	http.ResponseWriter
-	status int
-	sent   int64
+	s *Server
+	r *Request
 }
 
 func (c *counting) WriteHeader(status int) {
-	c.status = status
+	c.s.logged.Lock()
+	c.r.Status = status
+	c.s.logged.Unlock()
 	c.ResponseWriter.WriteHeader(status)
 }
 
 func (c *counting) Write(p []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(p)
-	c.sent += int64(n)
-	return n, err
+	c.s.logged.Lock()
+	c.r.Sent += int64(len(p))
+	c.s.logged.Unlock()
+	return c.ResponseWriter.Write(p)
 }
 
 func (c *counting) Unwrap() http.ResponseWriter { return c.ResponseWriter }
