@@ -27,7 +27,7 @@ import (
 
 // TestTrees takes one image of everything that layers have in the wild to Hull, Podman and umoci, and compares what a
 // container sees: path, type, mode, owner, device, times, attributes, links and content. What the three make of it is
-// the same; docker's tools make the same of it too (make bench has docker load what Hull saved).
+// the same.
 func TestTrees(t *testing.T) {
 	h := rig.Engine(t)
 	// Of a sparse file in GNU tar's own type, as in TestSparse of image/layer, the others know nothing.
