@@ -176,13 +176,9 @@ func (s *Store) scratch() (string, *state.Locked, error) {
 func (e *Entry) Keep() error {
 	defer e.lock.Unlock()
 	for {
-		numbers, err := e.store.numbers()
+		n, err := e.store.next()
 		if err != nil {
 			return err
-		}
-		n := 1
-		if len(numbers) > 0 {
-			n = numbers[len(numbers)-1] + 1
 		}
 		err = e.move(e.store.path(n))
 		if !errors.Is(err, fs.ErrExist) { // else somebody was quicker
@@ -190,6 +186,27 @@ func (e *Entry) Keep() error {
 			return err
 		}
 	}
+}
+
+// next is the number after all others. What is on its way out keeps its own: it may come back.
+func (s *Store) next() (int, error) {
+	numbers, err := s.numbers()
+	if err != nil {
+		return 0, err
+	}
+	last := 0
+	if len(numbers) > 0 {
+		last = numbers[len(numbers)-1]
+	}
+	names, err := readNames(s.limbo("")) // after the list: what leaves it meanwhile is in one of the two
+	for _, name := range names {
+		if number, out := strings.CutPrefix(name, outName); out {
+			if n, err := strconv.Atoi(number); err == nil {
+				last = max(last, n)
+			}
+		}
+	}
+	return last + 1, err
 }
 
 // Drop gives up the place of something that did not come in. If it has come in all the same, the next Sweep finds it.
@@ -204,8 +221,12 @@ func (e *Entry) Drop() {
 
 // Back lists what was taken out again.
 func (e *Entry) Back() error {
-	defer e.lock.Unlock()
-	return e.move(e.store.path(e.Number))
+	err := e.move(e.store.path(e.Number))
+	if errors.Is(err, fs.ErrExist) { // somebody has its number: better under another one than not at all
+		return e.Keep()
+	}
+	e.lock.Unlock()
+	return err
 }
 
 // Done removes what is left of an entry whose thing has been restored.

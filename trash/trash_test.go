@@ -199,6 +199,41 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestNumberOfKilled: what comes in does not get the number of what a killed process took out, which comes back under it.
+func TestNumberOfKilled(t *testing.T) {
+	s := Open(t.TempDir())
+	n := put(t, s, Record{Name: "a"})
+	killed, err := s.Take(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.lock.Unlock()
+	e, err := s.Begin(&Record{Kind: Volume, Name: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	s.Sweep(func(*Entry, bool) bool { return true })
+	if got := names(t, s); got != "ab" {
+		t.Errorf("want a and b, got %q", got)
+	}
+	// Should somebody have the number all the same, it comes back under another one.
+	if killed, err = s.Take(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(s.path(e.Number), s.path(n)); err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Back(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, s); got != "ba" {
+		t.Errorf("want b and a, got %q", got)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	now := time.Now()
 	all := Limits{Keep: time.Hour, Size: 100, Count: 5}
