@@ -90,8 +90,13 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 	g := &ingest{f: f}
 	g.more.L = &g.mu
 	u := &unpacked{done: make(chan struct{})}
+	written := make(chan struct{})
+	defer close(written)
 	e.wg.Go(func() {
-		defer f.Close()
+		defer func() {
+			<-written // what is no layer is known to be none before all of it has come
+			f.Close()
+		}()
 		defer close(u.done)
 		e.unpack(u, &metered{r: &follower{g: g}, id: id, total: size, report: progress}, compression)
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -508,6 +509,21 @@ func wantEmpty(t *testing.T, s *Store) {
 	if layers, _ := os.ReadDir(s.layersDir()); len(layers) > 0 {
 		t.Errorf("left layers: %v", layers)
 	}
+}
+
+// TestLoadOtherBlobs: what is compressed and no layer, as artifacts beside an image are, is read whole and let be.
+func TestLoadOtherBlobs(t *testing.T) {
+	s, smp := newStore(t), newSample(t, "one")
+	noise := make([]byte, 8<<20)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	other := string(gz(noise))
+	man, files := smp.blobs(t, gz, "+gzip")
+	top := index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{{
+		MediaType: typeManifest, Digest: ref.Digest(sumOf([]byte(man))), Size: int64(len(man)), Annotations: map[string]string{annotationContainerd: "app:latest"},
+	}}}
+	files = append([]string{"blobs/sha256/" + strings.TrimPrefix(sumOf([]byte(other)), "sha256:"), other}, files...)
+	load(t, s, tarOf(t, append(files, nameLayout, `{"imageLayoutVersion":"1.0.0"}`, nameIndex, toJSON(t, top))...))
+	checkImage(t, s, resolve(t, s, "app"), smp)
 }
 
 func TestLoadProgress(t *testing.T) {
