@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hull/errdef"
 	"hull/ref"
 	"hull/state"
@@ -64,21 +66,34 @@ func (s *Store) ingest(ctx context.Context, d descriptor) (*ingest, error) {
 	}
 	g := &ingest{s: s, d: d, dir: dir, lock: l}
 	g.more.L = &g.mu
-	if g.f, err = os.OpenFile(filepath.Join(dir, "data"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if err := g.open(); err != nil {
 		l.Unlock()
 		return nil, err
 	}
-	st, err := g.f.Stat()
-	if err == nil && st.Size() > d.Size {
-		err = g.f.Truncate(0)
-	} else if err == nil {
-		g.have = st.Size()
-	}
-	if err != nil {
-		g.close()
-		return nil, err
-	}
 	return g, nil
+}
+
+// open opens the bytes that are there. A file of another size that has a second name is whole and somebody's blob already:
+// whatever this manifest says of the size, it is not written to.
+func (g *ingest) open() error {
+	path := filepath.Join(g.dir, "data")
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		if st.Size == g.d.Size || st.Size < g.d.Size && st.Nlink == 1 {
+			g.f, g.have = f, st.Size
+			return nil
+		}
+		if err := errors.Join(f.Close(), os.Remove(path)); err != nil {
+			return err
+		}
+	}
 }
 
 // close lets go of the ingest; what has come stays.
@@ -128,12 +143,12 @@ func (g *ingest) fetch(ctx context.Context, o Origin, path string, report func(i
 	return nil
 }
 
-// forget drops the bytes that have come.
+// forget drops the bytes that have come. The file may be somebody's blob by another name: it is only taken away.
 func (g *ingest) forget() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.have = 0
-	return g.f.Truncate(0)
+	return os.Remove(g.f.Name())
 }
 
 // wrongContent is the error of a blob that is not what its digest says.

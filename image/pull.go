@@ -510,12 +510,19 @@ func (q *puller) layer(ctx context.Context, job layerJob) error {
 func (q *puller) layerOnce(ctx context.Context, job layerJob) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	// First without the lock: the digest may be that of a manifest of this pull, whose lock we have.
+	if path, ok := q.in.path(job.d.Digest); ok {
+		return q.unpackFile(ctx, job, path)
+	}
 	g, err := q.s.ingest(ctx, job.d)
 	if err != nil {
 		return err
 	}
 	defer g.close()
 	if path, ok := q.in.path(job.d.Digest); ok { // somebody brought it while we waited, or it is of two layers
+		if q.s.hasBlob(job.d.Digest) {
+			_ = state.Remove(g.dir) // who brought it could not, as we had the lock
+		}
 		g.unlock()
 		return q.unpackFile(ctx, job, path)
 	}

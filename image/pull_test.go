@@ -509,6 +509,62 @@ func TestPullTogether(t *testing.T) {
 	noIngests(t, s)
 }
 
+// TestPullWrongSize: a manifest that lies about the size of a blob which another pull has just brought does not touch it.
+func TestPullWrongSize(t *testing.T) {
+	for _, wrong := range []int64{-1, 1000} {
+		t.Run(fmt.Sprint(wrong), func(t *testing.T) {
+			s, o := memoryStore(t), newOrigin()
+			mine := o.put(t, "latest", bigSample(t, "one"), gz, "+gzip")
+			m, _, err := parseTarget(o.manifests["latest"], typeManifest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Layers[0].Size += wrong
+			o.putManifest("liar", toJSON(t, m), typeManifest)
+			lied := false
+			o.read = func(d ref.Digest, _ []byte, _ int64) (int, error) {
+				if d == m.Layers[2].Digest && !lied {
+					lied = true
+					if _, err := tryPull(t.Context(), Open(s.root), o, "app:liar", PullOptions{Downloads: 1}); !errors.Is(err, errdef.ErrInvalid) {
+						t.Errorf("want it refused, got %v", err)
+					}
+				}
+				return 0, nil
+			}
+			pull(t, s, o, "app", PullOptions{Downloads: 1})
+			if !lied {
+				t.Error("there was no second pull")
+			}
+			for _, d := range o.layers(t, mine) {
+				if data, err := os.ReadFile(s.blobPath(d)); err != nil || sumOf(data) != string(d) {
+					t.Errorf("blob %s is damaged: %d bytes, %v", d, len(data), err)
+				}
+			}
+			noIngests(t, s)
+		})
+	}
+}
+
+// TestPullManifestAsLayer: an image of an index that names another one's manifest as a layer is refused and not waited for.
+func TestPullManifestAsLayer(t *testing.T) {
+	s, o := memoryStore(t), newOrigin()
+	one := o.put(t, "one", newSample(t, "one"), gz, "+gzip")
+	other := o.put(t, "other", forOther(t, "linux", "s390x"), gz, "+gzip")
+	m, _, err := parseTarget(o.manifests["other"], typeManifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Layers[0].Digest, m.Layers[0].Size = one.Digest, one.Size
+	man := toJSON(t, m)
+	other.Digest, other.Size = o.putManifest("other", man, typeManifest), int64(len(man))
+	o.putIndex(t, "latest", one, other)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := tryPull(ctx, s, o, "app", PullOptions{AllPlatforms: true}); err == nil || ctx.Err() != nil {
+		t.Errorf("want it refused at once, got %v", err)
+	}
+}
+
 // Cancelled, a pull ends at once, wherever it is.
 func TestPullCancelled(t *testing.T) {
 	s, o := memoryStore(t), newOrigin()
