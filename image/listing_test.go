@@ -55,20 +55,23 @@ func TestListing(t *testing.T) {
 		}
 	}
 	check("after load", true)
-	for name, change := range map[string]func() error{
-		"pin":   func() error { _, err := s.Pin(t.Context(), "app3", ""); return err },
-		"tag":   func() error { return s.Tag(t.Context(), "app1", "other:1", "") },
-		"untag": func() error { _, err := s.Remove(t.Context(), "other:1", RemoveOptions{}); return err },
-		"load":  func() error { load(t, s, newSample(t, "new").docker(t, "app2")); return nil },
-		"rmi":   func() error { _, err := s.Remove(t.Context(), "app2", RemoveOptions{}); return err },
+	for _, c := range []struct {
+		name   string
+		change func() error
+	}{
+		{"pin", func() error { _, err := s.Pin(t.Context(), "app3", ""); return err }},
+		{"tag", func() error { return s.Tag(t.Context(), "app1", "other:1", "") }},
+		{"untag", func() error { _, err := s.Remove(t.Context(), "other:1", RemoveOptions{}); return err }},
+		{"load", func() error { load(t, s, newSample(t, "new").docker(t, "app2")); return nil }},
+		{"rmi", func() error { _, err := s.Remove(t.Context(), "app2", RemoveOptions{}); return err }},
 	} {
-		if err := change(); err != nil {
-			t.Fatal(name, err)
+		if err := c.change(); err != nil {
+			t.Fatal(c.name, err)
 		}
 		if _, err := os.Lstat(s.listingPath()); err == nil {
-			t.Errorf("%s has left a list that is wrong", name)
+			t.Errorf("%s has left a list that is wrong", c.name)
 		}
-		check("after "+name, true)
+		check("after "+c.name, true)
 	}
 	whole, err := os.ReadFile(s.listingPath())
 	if err != nil {
