@@ -343,6 +343,13 @@ func TestTags(t *testing.T) {
 		t.Errorf("want an end of the pages, got %v", err)
 	}
 	s.Heal()
+	// Each page is small enough, and there are always more.
+	s.On("GET", "/tags/", registrytest.Body(200, "application/json", `{"tags":["`+strings.Repeat("x", 3<<20)+`"]}`))
+	s.On("GET", "/tags/", registrytest.Endless())
+	if _, err := r.Tags(t.Context()); err == nil || !strings.Contains(err.Error(), "bytes of that list") {
+		t.Errorf("want an end of the bytes, got %v", err)
+	}
+	s.Heal()
 	s.On("GET", "/tags/", registrytest.Header("Link", `<http://127.0.0.2:1/v2/app/tags/list>; rel="next"`))
 	if _, err := r.Tags(t.Context()); err == nil || !strings.Contains(err.Error(), "another host") {
 		t.Errorf("want another host refused, got %v", err)

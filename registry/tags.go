@@ -13,6 +13,7 @@ import (
 const (
 	maxPage  = 4 << 20 // bytes of a page
 	maxPages = 1000
+	maxList  = 64 << 20 // bytes of all pages
 )
 
 // Tags lists the tags of the repository, in the order of the registry.
@@ -34,8 +35,15 @@ func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
 // pages reads a list page by page. Each page is at the host itself, and none comes twice.
 func (h *host) pages(ctx context.Context, u *url.URL, scope string, each func(page []byte) error) error {
 	u.RawQuery = "n=1000"
+	sum := 0
+	bounded := func(page []byte) error {
+		if sum += len(page); sum > maxList {
+			return final("%s has more than %d bytes of that list", h.place.Addr, maxList)
+		}
+		return each(page)
+	}
 	for range maxPages {
-		next, err := h.page(ctx, u, scope, each)
+		next, err := h.page(ctx, u, scope, bounded)
 		if err != nil || next == nil {
 			return err
 		}
