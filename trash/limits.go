@@ -45,7 +45,11 @@ func (s *Store) Tidy(ctx context.Context, l Limits, measure func(*Item) int64) (
 	}
 	now := time.Now()
 	for len(numbers) > 0 {
-		i := s.read(numbers[0], s.path(numbers[0]))
+		i := s.listed(numbers[0])
+		if i == nil {
+			numbers = numbers[1:]
+			continue
+		}
 		if len(numbers) <= l.Count && !s.expired(i, l.Keep, now) && s.free() >= l.Free {
 			break
 		}
@@ -59,7 +63,10 @@ func (s *Store) Tidy(ctx context.Context, l Limits, measure func(*Item) int64) (
 	}
 	list, sum := make([]*Item, 0, len(numbers)), int64(0)
 	for _, n := range numbers {
-		i := s.read(n, s.path(n))
+		i := s.listed(n)
+		if i == nil {
+			continue
+		}
 		if i.Size < 0 && measure != nil {
 			i.Size = measure(i)
 			s.rewrite(i)

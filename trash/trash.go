@@ -313,7 +313,7 @@ func (s *Store) List() ([]*Item, error) {
 	}
 	var out []*Item
 	for _, n := range numbers {
-		if i := s.read(n, s.path(n)); i != nil {
+		if i := s.listed(n); i != nil {
 			out = append(out, i)
 		}
 	}
@@ -344,7 +344,10 @@ func (s *Store) Last() ([]*Item, error) {
 	}
 	var out []*Item
 	for _, n := range slices.Backward(numbers) {
-		i := s.read(n, s.path(n))
+		i := s.listed(n)
+		if i == nil {
+			continue
+		}
 		if len(out) > 0 && (i.Batch == "" || i.Batch != out[0].Batch) {
 			break
 		}
@@ -367,6 +370,15 @@ func (s *Store) numbers() ([]int, error) {
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// listed reads the item n; nil when it has left the list meanwhile. It may come back, so that is no reason to remove it.
+func (s *Store) listed(n int) *Item {
+	i := s.read(n, s.path(n))
+	if _, err := os.Lstat(i.dir); i.Damaged != "" && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return i
 }
 
 func (s *Store) read(n int, dir string) *Item {

@@ -199,6 +199,31 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestLeft: what leaves the list while somebody reads it is neither damaged nor as old as can be.
+func TestLeft(t *testing.T) {
+	s := Open(t.TempDir())
+	n := put(t, s, Record{Name: "a"})
+	if i := s.listed(n); i == nil || i.Name != "a" {
+		t.Fatalf("got %+v", i)
+	}
+	e, err := s.Take(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := s.listed(n); i != nil {
+		t.Errorf("want nothing, got %+v", i)
+	}
+	if err := e.Back(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(s.path(n), recordFile)); err != nil {
+		t.Fatal(err)
+	}
+	if i := s.listed(n); i == nil || i.Damaged == "" || i.Removed.IsZero() {
+		t.Errorf("want it damaged, got %+v", i)
+	}
+}
+
 // TestNumberOfKilled: what comes in does not get the number of what a killed process took out, which comes back under it.
 func TestNumberOfKilled(t *testing.T) {
 	s := Open(t.TempDir())
