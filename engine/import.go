@@ -5,21 +5,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"hull/errdef"
 	"hull/image"
+	"hull/registry"
 )
-
-// fetchWait bounds how long a server may take to begin with an answer.
-const fetchWait = time.Minute
 
 // ImportURL is ImportImage of what an address (http or https) gives.
 func (e *Engine) ImportURL(ctx context.Context, address string, o image.ImportOptions) (string, error) {
 	if err := e.ready(); err != nil {
 		return "", err
 	}
-	body, err := fetch(ctx, address)
+	body, err := e.download(ctx, address)
 	if err != nil {
 		return "", err
 	}
@@ -27,19 +24,19 @@ func (e *Engine) ImportURL(ctx context.Context, address string, o image.ImportOp
 	return e.ImportImage(ctx, body, o)
 }
 
-// fetch opens an address. One that stalls is given up by whoever reads, when ctx ends.
-func fetch(ctx context.Context, address string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+// download opens an address that a client named, as root if we are. A client that may say so is root as well; a server
+// that sends us elsewhere is not: see registry.Download.
+func (e *Engine) download(ctx context.Context, address string) (io.ReadCloser, error) {
+	o, err := e.registryOptions(Remote{})
 	if err != nil {
-		return nil, errdef.As(errdef.ErrInvalid, fmt.Errorf("import: %w", err))
+		return nil, err
 	}
-	c := http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: fetchWait, TLSHandshakeTimeout: fetchWait, DisableKeepAlives: true,
-		DisableCompression: true, // a layer in gzip is that: what decompresses it has bounds
-	}}
-	resp, err := c.Do(req)
+	resp, err := registry.Download(ctx, address, o)
 	if err != nil {
-		return nil, errdef.As(errdef.ErrUnavailable, err)
+		if errdef.Kind(err) == nil {
+			err = errdef.As(errdef.ErrUnavailable, err)
+		}
+		return nil, fmt.Errorf("import: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
@@ -47,7 +44,7 @@ func fetch(ctx context.Context, address string) (io.ReadCloser, error) {
 		if resp.StatusCode == http.StatusNotFound {
 			kind = errdef.ErrNotFound
 		}
-		return nil, errdef.As(kind, fmt.Errorf("import %s: the server answers %s", req.URL.Redacted(), resp.Status))
+		return nil, errdef.As(kind, fmt.Errorf("import %s: the server answers %s", resp.Request.URL.Host, resp.Status))
 	}
 	return resp.Body, nil
 }
