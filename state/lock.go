@@ -84,10 +84,20 @@ func holder(dir string) string {
 		if err != nil || len(command) == 0 {
 			continue
 		}
-		words := strings.Join(strings.Split(strings.TrimRight(string(command), "\x00"), "\x00"), " ")
-		return fmt.Sprintf("process %s (%.200q)", f[4], words)
+		return fmt.Sprintf("process %s (%.200q)", f[4], firstWords(string(command)))
 	}
 	return unknown
+}
+
+// firstWords is what says which command it is, of a command line with NULs. What follows may be a secret, and whoever waited
+// need not be somebody of this machine who can see it anyway.
+func firstWords(command string) string {
+	words := strings.Split(strings.TrimRight(command, "\x00"), "\x00")
+	n := 1
+	for n < min(3, len(words)) && !strings.HasPrefix(words[n], "-") {
+		n++
+	}
+	return strings.Join(words[:n], " ")
 }
 
 // try returns nil, nil when dir is held by somebody else.

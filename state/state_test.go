@@ -580,3 +580,19 @@ func wantNames(t *testing.T, dir string, want ...string) {
 		t.Errorf("%s: want %q, got %q", dir, want, got)
 	}
 }
+
+// TestFirstWords: who waits for a lock learns which command has it, and none of its secrets.
+func TestFirstWords(t *testing.T) {
+	for in, want := range map[string]string{
+		"hull\x00pull\x00":                                 "hull pull",
+		"hull\x00login\x00-p\x00secret\x00":                "hull login",
+		"hull\x00run\x00-e\x00KEY=secret\x00nginx\x00":     "hull run",
+		"hull\x00exec\x00web\x00mysql\x00-psecret\x00":     "hull exec web",
+		"/usr/bin/hulld\x00--password=secret\x00serve\x00": "/usr/bin/hulld",
+		"": "",
+	} {
+		if got := firstWords(in); got != want {
+			t.Errorf("%q: want %q, got %q", in, want, got)
+		}
+	}
+}
