@@ -92,19 +92,25 @@ func (e *Engine) saveContainer(ctx context.Context, c *Container, o *RemoveOptio
 		return false, 0, err
 	}
 	// From here on the container is gone for everybody, and whoever comes next finishes what we do not.
-	e.finishSaved(t, r)
+	whole := e.finishSaved(t, r)
 	e.containerEvent(c, "destroy")
+	if !whole {
+		t.Done()
+		return true, 0, nil
+	}
 	_ = t.Keep()
 	return true, limits.Keep, nil
 }
 
-// finishSaved takes away what belongs to a container that is in the trash, and is elsewhere.
-func (e *Engine) finishSaved(t *trash.Entry, r *record) {
+// finishSaved takes away what belongs to a container that is in the trash, and is elsewhere. whole is false when a volume
+// that goes with it had to be removed for good, as on a full disk: then it could not come back as it was.
+func (e *Engine) finishSaved(t *trash.Entry, r *record) (whole bool) {
 	e.unkeep(r.ID)
 	_ = e.releaseName(r.Name, r.ID) // or whoever wants it finds that nobody has it
 	if !t.Volumes {
-		return
+		return true
 	}
+	whole = true
 	_ = os.Mkdir(t.Path(volumesPart), 0o700)
 	for _, m := range r.Mounts {
 		if !m.Anonymous {
@@ -115,22 +121,25 @@ func (e *Engine) finishSaved(t *trash.Entry, r *record) {
 		err := e.volumes().Take(ctx, m.Name, to, e.unused)
 		if err != nil && !errors.Is(err, errdef.ErrNotFound) && !errors.Is(err, errdef.ErrConflict) {
 			_ = e.volumes().Drop(ctx, m.Name, e.unused) // one that is in the way of nothing is still listed
+			whole = false
 		}
 		cancel()
 	}
+	return whole
 }
 
-// settleSaved finishes the removal of the container id, which somebody was killed at.
-func (e *Engine) settleSaved(t *trash.Entry, id string) {
+// settleSaved finishes the removal of the container id, which somebody was killed at; whole is as in finishSaved.
+func (e *Engine) settleSaved(t *trash.Entry, id string) (whole bool) {
 	r, err := e.readRecord(t.Path(id))
 	if err != nil {
 		_ = e.releaseNames(id)
-		return
+		return true
 	}
-	e.finishSaved(t, r)
+	whole = e.finishSaved(t, r)
 	if begin := t.Removed.Add(-time.Second); !e.recorded("destroy", id, begin) {
 		e.containerEvent(r.container(), "destroy")
 	}
+	return whole
 }
 
 // saveVolume moves a volume that nobody uses into the trash; done is as in saveContainer.

@@ -102,8 +102,7 @@ func (e *Engine) settleTrash(t *trash.Entry, out bool) bool {
 	case kind == trash.Container && out:
 		return e.settleRestore(t, id)
 	case kind == trash.Container:
-		e.settleSaved(t, id)
-		return true
+		return e.settleSaved(t, id)
 	case kind == trash.Volume:
 		return true
 	}

@@ -229,7 +229,7 @@ func (e *Entry) Back() error {
 	return err
 }
 
-// Done removes what is left of an entry whose thing has been restored.
+// Done removes what is left of an entry whose thing has been restored, or cannot be.
 func (e *Entry) Done() {
 	defer e.lock.Unlock()
 	_ = e.store.discard(e.dir) // or the next Sweep does
