@@ -32,9 +32,16 @@ func TestManyLayers(t *testing.T) {
 	}
 	for _, n := range []int{128, 500} {
 		h.Load(t, many(n))
-		got := h.Must(t, "run", "--rm", "--network", "none", fmt.Sprintf("many:%d", n), "sh", "-c", "ls / | grep -c ^layer; stat -c %u /top")
+		run := h.Run(t, "run", "--rm", "--network", "none", fmt.Sprintf("many:%d", n), "sh", "-c", "ls / | grep -c ^layer; stat -c %u /top")
+		if n == 500 && rig.Guest() { // without lowerdir+ all their names have to fit on a page
+			if run.Code != 125 || !strings.Contains(run.Stderr, "too many for this kernel") {
+				t.Errorf("500 layers: got %+v", run)
+			}
+			continue
+		}
+		got := strings.TrimSuffix(run.Stdout, "\n")
 		if want := fmt.Sprintf("%d\n%d", n-1, n-1); got != want {
-			t.Errorf("%d layers: want %q, got %q", n, want, got)
+			t.Errorf("%d layers: want %q, got %q %s", n, want, got, run.Stderr)
 		}
 	}
 	h.Mark(t)
