@@ -62,7 +62,7 @@ func (s *server) info(q *request) error {
 	out := system.Info{
 		ID: i.Instance, Containers: i.Containers, ContainersRunning: i.Running, ContainersPaused: i.Paused, ContainersStopped: i.Stopped, Images: i.Images,
 		Driver: driver, DriverStatus: [][2]string{{"Backing layers", "id-mapped at mount time"}},
-		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"none", "host"}, Log: []string{"json-file", "local", "none"}},
+		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "none"}, Log: []string{"journald", "json-file", "local", "none", "syslog"}},
 		MemoryLimit: limits, SwapLimit: limits, CPUCfsPeriod: limits, CPUCfsQuota: limits, CPUShares: limits, CPUSet: limits, PidsLimit: limits,
 		NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: i.CgroupVersion,
@@ -71,6 +71,9 @@ func (s *server) info(q *request) error {
 		Runtimes: map[string]system.RuntimeWithStatus{}, DefaultRuntime: "hull",
 		SecurityOptions: i.Security, Warnings: i.Warnings,
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+	}
+	if i.Rootless {
+		out.Plugins.Network = []string{"host", "none"}
 	}
 	for name, path := range s.engine.Runtimes() {
 		out.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: path}}
