@@ -198,7 +198,7 @@ func (a *app) silently(read func() (string, error)) (string, error) {
 func (a *app) credentials() *credentials.Store { return credentials.Open(a.dockerConfigDir()) }
 
 // registryAuth is what is sent along with a request about r: the credentials kept for its registry, and those for the
-// mirrors where the engine asks for it. What cannot be read is said and then counts as nothing, for most images are
+// mirrors where an engine of this machine asks for it. What cannot be read is said and then counts as nothing, for most images are
 // public.
 func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) client.RegistryAuth {
 	var out client.RegistryAuth
@@ -206,7 +206,8 @@ func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) cli
 	if l := a.kept(ctx, store, r.Registry); l != (credentials.Login{}) {
 		out.Auth = client.EncodeAuth(authConfig(r.Registry, l))
 	}
-	if !store.HasOthers(r.Registry) {
+	// An engine elsewhere could name any host as a mirror, and would be given what is kept for it.
+	if host, err := a.chosenHost(); err != nil || host != "" && !strings.HasPrefix(host, "unix://") || !store.HasOthers(r.Registry) {
 		return out
 	}
 	route, err := c.RegistryRoute(ctx, r.String())
