@@ -90,14 +90,8 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*Collected, error) {
 			return err
 		}
 		c = chosen
-		for _, rm := range plans {
-			err := rm.apply()
-			c.Deleted = append(c.Deleted, rm.done...)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		c.Deleted, err = applyAll(plans)
+		return err
 	})
 	if err != nil {
 		return c, err

@@ -55,14 +55,8 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (*Pruned, error) {
 		if err != nil {
 			return err
 		}
-		for _, rm := range plans {
-			err := rm.apply()
-			out.Deleted = append(out.Deleted, rm.done...)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		out.Deleted, err = applyAll(plans)
+		return err
 	})
 	if err != nil {
 		return out, err

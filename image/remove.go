@@ -242,6 +242,18 @@ func (rm *removal) planned() []Deleted {
 	return out
 }
 
+// applyAll carries plans out one after the other, and says what is gone also when one fails.
+func applyAll(plans []*removal) (done []Deleted, err error) {
+	for _, rm := range plans {
+		err := rm.apply()
+		done = append(done, rm.done...)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
 // apply carries out the plan. It is called within update.
 func (rm *removal) apply() error {
 	for _, n := range rm.untag {
