@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,7 +108,7 @@ func TestPowerCutDuring(t *testing.T) {
 	for round := range 8 {
 		cmd := startChild(t, "load", d.Dir+"/root", filepath.Join(archives, []string{"two", "one"}[round%2]))
 		time.Sleep(rand.N(60 * time.Millisecond))
-		t.Log(cutUnder(d, cmd))
+		t.Log(cutUnder(t, d, cmd))
 		list, err := s.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -129,10 +130,16 @@ func TestPowerCutDuring(t *testing.T) {
 	}
 }
 
-// cutUnder cuts the power under a running command and returns what that said.
-func cutUnder(d *disk.Disk, cmd *exec.Cmd) string {
+// cutUnder cuts the power under a running command and returns what that said. A command that does not end shows where it
+// hangs: its deadlines are a minute at most.
+func cutUnder(t *testing.T, d *disk.Disk, cmd *exec.Cmd) string {
+	t.Helper()
 	_ = d.Off() // d.Cut says why not
+	quit := time.AfterFunc(90*time.Second, func() { cmd.Process.Signal(syscall.SIGQUIT) })
 	waitErr := cmd.Wait()
+	if !quit.Stop() {
+		t.Fatalf("it hangs on a disk that fails: %s", cmd.Stderr)
+	}
 	d.Cut()
 	out, _, _ := bytes.Cut(cmd.Stderr.(*bytes.Buffer).Bytes(), []byte("\n"))
 	return fmt.Sprintf("%v %s", waitErr, out)

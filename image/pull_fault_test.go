@@ -167,7 +167,7 @@ func TestPullPowerCut(t *testing.T) {
 	for range 6 {
 		cmd := startChild(t, "pull", d.Dir+"/root", string(dir))
 		time.Sleep(rand.N(100 * time.Millisecond))
-		t.Log(cutUnder(d, cmd))
+		t.Log(cutUnder(t, d, cmd))
 		list, err := s.List(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -97,6 +97,8 @@ type remover struct {
 	stack  []level // stack[0] is the top of the tree
 	first  error   // what went wrong first
 	raised int     // counts the directories renamed up
+	gone   int     // counts what this remover itself removed
+	broken bool    // some directory was read maxVain times
 }
 
 type level struct {
@@ -106,7 +108,13 @@ type level struct {
 	rest    []byte // entries of buf not yet looked at
 	removed bool   // something, since the directory was last read from its start
 	failed  bool   // something below cannot be removed, so this cannot either
+	gone    int    // remover.gone when the directory was last read from its start
+	vain    int    // how often it was read with none of it removed by this remover
 }
+
+// maxVain is how often a directory is read again whose names were all gone already. Two removers of one tree need a
+// few; a broken file system, whose directory lists what it then does not find, would go on for ever.
+const maxVain = 100
 
 func (r *remover) remove(name string) error {
 	switch err := r.unlink(r.parent, name); err {
@@ -167,7 +175,10 @@ func (r *remover) unlinkat(fd int, name string, flags int) error {
 	if err == unix.EPERM && r.clearFlags(fd, name) || err == unix.EACCES && r.allow(fd) {
 		err = unix.Unlinkat(fd, name, flags)
 	}
-	if err == unix.ENOENT {
+	switch err {
+	case nil:
+		r.gone++
+	case unix.ENOENT:
 		return nil
 	}
 	return err
@@ -189,7 +200,7 @@ func (r *remover) enter(fd int, name string) {
 	}
 	switch err {
 	case nil:
-		r.stack = append(r.stack, level{fd: dir, name: name})
+		r.stack = append(r.stack, level{fd: dir, name: name, gone: r.gone})
 	case unix.ENOENT:
 	case unix.EXDEV:
 		r.fail(name, errors.New("is a mount point; unmount it first"))
@@ -210,7 +221,15 @@ func (r *remover) leave() {
 	if !l.failed {
 		err = r.rmdir(fd, l.name)
 	}
-	if err == unix.ENOTEMPTY && l.removed {
+	if l.gone == r.gone {
+		l.vain++
+	} else {
+		l.gone, l.vain = r.gone, 0
+	}
+	if l.vain >= maxVain {
+		r.broken = true
+	}
+	if err == unix.ENOTEMPTY && l.removed && (l.vain == 0 || !r.broken) {
 		if _, err := unix.Seek(l.fd, 0, 0); err == nil {
 			l.removed, l.failed, l.rest = false, false, nil
 			return

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hull/errdef"
+	"hull/test/rig/disk"
 	"hull/test/rig/nobody"
 )
 
@@ -594,5 +595,54 @@ func TestFirstWords(t *testing.T) {
 		if got := firstWords(in); got != want {
 			t.Errorf("%q: want %q, got %q", in, want, got)
 		}
+	}
+}
+
+// A broken file system lists names that it then does not find, and keeps the directory: that is an error, not an
+// endless loop. Here the names of an indexed directory of ext4 are changed on the disk, so that their hashes lie.
+func TestRemoveBroken(t *testing.T) {
+	if !disk.OwnMounts(t) {
+		return
+	}
+	file, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
+	call := func(line ...string) {
+		t.Helper()
+		if out, err := exec.Command(line[0], line[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("%v: %v %s", line, err, out)
+		}
+	}
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 32<<20)); err != nil {
+		t.Fatal(err)
+	}
+	call("mkfs.ext4", "-q", "-O", "^metadata_csum,^has_journal", file)
+	call("mount", "-o", "loop", file, dir)
+	tree := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(tree, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		if err := os.WriteFile(fmt.Sprintf("%s/listed-%040d", tree, i), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call("umount", dir)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.ReplaceAll(data, []byte("listed-"), []byte("hidden-")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call("mount", "-o", "loop", file, dir)
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	done := make(chan error)
+	go func() { done <- Remove(dir + "/a") }()
+	select {
+	case err = <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	if !errors.Is(err, unix.ENOTEMPTY) || !strings.Contains(err.Error(), "b") {
+		t.Errorf("want that the directory is not empty, got %v", err)
 	}
 }
