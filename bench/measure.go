@@ -368,7 +368,7 @@ func (l *lab) pss(ctx context.Context, o options) error {
 		kib += n
 		monitors++
 	}
-	if monitors < o.crowd {
+	if monitors != o.crowd {
 		return fmt.Errorf("found %d monitors of %d containers", monitors, o.crowd)
 	}
 	verdict := "reached"
@@ -407,10 +407,9 @@ func pss(p string) (int, error) {
 	return 0, fmt.Errorf("%s/smaps_rollup has no Pss", p)
 }
 
-// isMonitor says whether the process whose directory in /proc is p is a monitor of ours. The program is executed from a
-// mount of its directory, so its path says nothing; its argument does.
+// isMonitor says whether the process whose directory in /proc is p is a monitor of ours, by its command line: what
+// /proc/PID/exe says of it depends on the mount that it was executed from and on what became of the file since.
 func (l *lab) isMonitor(p string) bool {
-	exe, _ := os.Readlink(p + "/exe")
 	args, _ := os.ReadFile(p + "/cmdline")
-	return filepath.Base(exe) == "hull-runtime" && bytes.Contains(args, []byte("\x00"+l.dir))
+	return bytes.Contains(args, []byte("/hull-runtime\x00monitor\x00"+l.runDir+"/"))
 }

@@ -256,19 +256,44 @@ func (e *Engine) runtime() (string, error) {
 	return path, nil
 }
 
-// extract writes a program so that it is there whole or not at all, also after a power cut.
+// extractWait bounds the wait for another command that extracts the same program.
+const extractWait = 30 * time.Second
+
+// extract writes a program so that it is there whole or not at all, also after a power cut. Of any number of commands at
+// once one does it: processes that execute replaced files share no memory.
 func extract(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, state.TempName())
-	if err := state.WriteDurable(tmp, data); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), extractWait)
+	defer cancel()
+	l, err := state.Lock(ctx, dir)
+	if err != nil {
 		return err
 	}
-	err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, path))
+	defer l.Unlock()
+	if _, err := os.Stat(path); err == nil { // another command was quicker
+		return nil
+	}
+	tmp := filepath.Join(dir, state.TempPrefix+filepath.Base(path)) // that of one that was killed too
+	if err = writeProgram(tmp, data); err == nil {
+		err = os.Rename(tmp, path)
+	}
 	if err != nil {
 		os.Remove(tmp)
 	}
 	return err
+}
+
+func writeProgram(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o755), f.Sync())
 }
