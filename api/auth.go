@@ -41,13 +41,9 @@ func (q *request) remote(m *messages, name string) (engine.Remote, error) {
 	if err != nil {
 		return o, err
 	}
-	logins := map[string]registry.Credential{}
-	var all map[string]wire.AuthConfig
-	if err := q.secret(configHeader, &all); err != nil {
+	logins, err := q.logins()
+	if err != nil {
 		return o, err
-	}
-	for server, a := range all {
-		logins[serverName(server)] = credential(a)
 	}
 	var one wire.AuthConfig
 	if err := q.secret(wire.AuthHeader, &one); err != nil {
@@ -61,6 +57,19 @@ func (q *request) remote(m *messages, name string) (engine.Remote, error) {
 	}
 	o.Credential = func(name string) registry.Credential { return logins[name] }
 	return o, nil
+}
+
+// logins are the credentials of a request about no single registry, by the names of theirs.
+func (q *request) logins() (map[string]registry.Credential, error) {
+	var all map[string]wire.AuthConfig
+	if err := q.secret(configHeader, &all); err != nil {
+		return nil, err
+	}
+	logins := map[string]registry.Credential{}
+	for server, a := range all {
+		logins[serverName(server)] = credential(a)
+	}
+	return logins, nil
 }
 
 // configHeader has credentials of several registries by their names.

@@ -60,6 +60,11 @@ func (s *server) registryRoute(q *request) error {
 	return q.report(r)
 }
 
+// registryOrigins is GET /hull/v1/registry/origins: the repositories that blobs of the store came from.
+func (s *server) registryOrigins(q *request) error {
+	return q.answer(http.StatusOK, notNil(s.engine.Origins()))
+}
+
 func (s *server) registryTest(q *request) error {
 	remote, err := q.remote(nil, q.query("name"))
 	if err != nil {

@@ -116,6 +116,7 @@ var table = [...]route{
 	{"POST", "/auth", (*server).login, read},
 	{"GET", "/distribution/{name...}/json", (*server).distribution, read},
 	{"GET", "/hull/v1/registry/route", (*server).registryRoute, read},
+	{"GET", "/hull/v1/registry/origins", (*server).registryOrigins, read},
 	{"GET", "/hull/v1/registry/test", (*server).registryTest, read},
 	{"GET", "/hull/v1/registry/manifest", (*server).registryManifest, read},
 	{"GET", "/plugins", (*server).noPlugins, read},

@@ -198,33 +198,53 @@ func (a *app) silently(read func() (string, error)) (string, error) {
 func (a *app) credentials() *credentials.Store { return credentials.Open(a.dockerConfigDir()) }
 
 // registryAuth is what is sent along with a request about r: the credentials kept for its registry, and those for the
-// mirrors where an engine of this machine asks for it. What cannot be read is said and then counts as nothing, for most images are
-// public.
+// mirrors where an engine of this machine asks for it. What cannot be read is said and then counts as nothing, for most
+// images are public.
 func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) client.RegistryAuth {
 	var out client.RegistryAuth
 	store := a.credentials()
 	if l := a.kept(ctx, store, r.Registry); l != (credentials.Login{}) {
 		out.Auth = client.EncodeAuth(authConfig(r.Registry, l))
 	}
-	// An engine elsewhere could name any host as a mirror, and would be given what is kept for it.
-	if host, err := a.chosenHost(); err != nil || host != "" && !strings.HasPrefix(host, "unix://") || !store.HasOthers(r.Registry) {
-		return out
+	if a.ownEngine() {
+		others := map[string]registry.AuthConfig{}
+		a.addMirrorAuths(ctx, c, store, others, r)
+		out.Auths = client.EncodeAuths(others)
+	}
+	return out
+}
+
+// ownEngine says whether the engine is one of this machine. One elsewhere could name any host as a mirror or an origin, and
+// would be given what is kept for it.
+func (a *app) ownEngine() bool {
+	host, err := a.chosenHost()
+	return err == nil && (host == "" || strings.HasPrefix(host, "unix://"))
+}
+
+// addMirrorAuths adds the credentials for the mirrors where the engine asks for r.
+func (a *app) addMirrorAuths(ctx context.Context, c *client.Client, store *credentials.Store, auths map[string]registry.AuthConfig, r ref.Ref) {
+	if !store.HasOthers(r.Registry) {
+		return
 	}
 	route, err := c.RegistryRoute(ctx, r.String())
 	if err != nil {
-		return out // another engine, or a route that the request itself will complain of
+		return // another engine, or a route that the request itself will complain of
 	}
-	others := map[string]registry.AuthConfig{}
 	for _, h := range route.Hosts {
-		if _, done := others[h.Login]; done || h.Login == r.Registry || !store.Has(h.Login) {
-			continue
-		}
-		if l := a.kept(ctx, store, h.Login); l != (credentials.Login{}) {
-			others[h.Login] = authConfig(h.Login, l)
+		if h.Login != r.Registry && store.Has(h.Login) {
+			a.addAuth(ctx, store, auths, h.Login)
 		}
 	}
-	out.Auths = client.EncodeAuths(others)
-	return out
+}
+
+// addAuth adds what is kept for a server, if that is anything.
+func (a *app) addAuth(ctx context.Context, store *credentials.Store, auths map[string]registry.AuthConfig, server string) {
+	if _, done := auths[server]; done {
+		return
+	}
+	if l := a.kept(ctx, store, server); l != (credentials.Login{}) {
+		auths[server] = authConfig(server, l)
+	}
 }
 
 func (a *app) kept(ctx context.Context, store *credentials.Store, server string) credentials.Login {

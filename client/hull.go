@@ -39,6 +39,12 @@ func (c *Client) hull(ctx context.Context, r request, out any) error {
 	return c.notHull(r, c.call(ctx, r, out))
 }
 
+func (c *Client) hullMessages(ctx context.Context, r request) (*Messages, error) {
+	r.bare = true
+	m, err := c.messages(ctx, r)
+	return m, c.notHull(r, err)
+}
+
 // notHull says so of an engine that does not know the path of r.
 func (c *Client) notHull(r request, err error) error {
 	if errdef.Kind(err) == errdef.ErrNotFound && err.Error() == "page not found" {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -405,4 +406,39 @@ func TestPullCancelledWhileItHangs(t *testing.T) {
 	if err := fresh(t).PullImage(ctx, s.Addr+"/app", "1", PullOptions{}); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A repair fetches with the credentials of whoever asks for it, and says what is missing without them.
+func TestCheckFetchesWithLogin(t *testing.T) {
+	s, layers := shelf(t, private)
+	e := fresh(t)
+	login := Remote{Credential: func(name string) registry.Credential {
+		if name == s.Addr {
+			return registry.Credential{Username: "me", Password: "secret"}
+		}
+		return registry.Credential{}
+	}}
+	name := s.Addr + "/app:1"
+	if err := e.PullImage(t.Context(), name, "", PullOptions{Remote: login, Progress: func(image.Progress) {}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{s.Addr + "/app"}; !slices.Equal(e.Origins(), want) {
+		t.Errorf("got %v, want %v", e.Origins(), want)
+	}
+	blob := filepath.Join(e.root, "blobs/sha256", registrytest.Digest(layers[0].Blob).Hex())
+	if err := os.Truncate(blob, 10); err != nil {
+		t.Fatal(err)
+	}
+	found, err := e.CheckStore(t.Context(), CheckOptions{Repair: true})
+	if err != nil || len(found) == 0 || found[0].Repaired || !strings.Contains(found[0].Cure, s.Addr) {
+		t.Fatalf("without a login: %+v, %v", found, err)
+	}
+	found, err = e.CheckStore(t.Context(), CheckOptions{Repair: true, Remote: login})
+	if err != nil || len(found) == 0 || slices.ContainsFunc(found, func(d image.Damage) bool { return !d.Repaired }) {
+		t.Fatalf("with a login: %+v, %v", found, err)
+	}
+	if found, err = e.CheckStore(t.Context(), CheckOptions{}); err != nil || len(found) > 0 {
+		t.Errorf("after it: %+v, %v", found, err)
+	}
+	hasFiles(t, e, name)
 }

@@ -36,6 +36,10 @@ func (e *Engine) RegistryTest(ctx context.Context, name string, o Remote) (*regi
 	return registry.Test(ctx, r, opt)
 }
 
+// Origins are the repositories that blobs of this store came from or were pushed to: whoever has the store repaired needs
+// credentials for those.
+func (e *Engine) Origins() []string { return e.images().Repositories() }
+
 // Search finds repositories. A term with a registry before it, as in references, searches that one.
 func (e *Engine) Search(ctx context.Context, term string, limit int, o Remote) ([]registry.Found, error) {
 	server, rest := ref.DefaultRegistry, term

@@ -63,6 +63,9 @@ func (s *Store) hasBlob(d ref.Digest) bool {
 	return err == nil
 }
 
+// ociLayout is the file that tells an OCI image layout.
+const ociLayout = `{"imageLayoutVersion":"1.0.0"}`
+
 // prepare makes the directories of the store.
 func (s *Store) prepare() error {
 	for _, d := range []string{"blobs/sha256", "layers", "images", "refs", "refs.log"} {
@@ -74,7 +77,7 @@ func (s *Store) prepare() error {
 	if _, err := os.Lstat(layout); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err := s.writeTop("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	err := s.writeTop("oci-layout", []byte(ociLayout))
 	if errors.Is(err, fs.ErrNotExist) { // two at once share the temporary name: the other one was first, with the same
 		_, err = os.Lstat(layout)
 	}

@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
+	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,63 +28,85 @@ type Damage struct {
 	Problem  string // what is wrong, in words
 	Cure     string // what to do, if it is not repaired
 	Repaired bool
+	// Unchecked says that nobody knows whether it is damaged: it could not be looked at, and was left alone.
+	Unchecked bool
 }
 
 // CheckOptions are for Check. All are optional.
 type CheckOptions struct {
 	Repair bool
-	// Fetch opens the blob d where it is known to be; nil, or an error, when nobody has it.
-	Fetch func(ctx context.Context, d ref.Digest) (io.ReadCloser, error)
+	// Fetch opens the blob d at one place after the other that is known to have it, or says why it is not to be had there.
+	Fetch func(ctx context.Context, d ref.Digest) iter.Seq2[io.ReadCloser, error]
 	// Busy says whether a running container is made of the layer.
-	Busy func(chain string) bool
-	// Progress is told what is looked at, and how far that is.
-	Progress func(what string, done, total int)
+	Busy func(chain string) (bool, error)
+	// Progress is told, a few times a second, what is looked at (ID) and how many bytes were read of those there are to read.
+	// It is called by several goroutines, but never by two at once.
+	Progress func(Progress)
 }
 
 // Check compares every blob with its digest, every record, manifest, configuration and reference with what it leads to, and
 // every unpacked layer with its blob, by unpacking that once more beside it. Nothing is swept meanwhile. With Repair what
-// is wrong is fetched, made or unpacked anew; what was there before is kept in the directory quarantine.
+// is wrong is fetched, made or unpacked anew; what was there before is kept in the directory quarantine, and one process
+// at a time does so.
+//
+// Damage is only what is proven: another digest, size or content, or a file that is not there. What cannot be read at the
+// moment is Unchecked, and the rest is looked at all the same. The error is that of ctx, or of a store that cannot be
+// used at all.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (_ []Damage, err error) {
 	if o.Progress == nil {
-		o.Progress = func(string, int, int) {}
+		o.Progress = func(Progress) {}
 	}
 	in, err := s.receive(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
-	c := checker{s: s, in: in, o: &o, bad: map[ref.Digest]bool{}, layers: map[string]bool{}}
-	for _, step := range []func(context.Context) error{c.blobs, c.records, c.references, c.images, c.index} {
+	if o.Repair {
+		l, err := s.lockQuarantine()
+		if err != nil {
+			return nil, err
+		}
+		defer l.Unlock()
+	}
+	c := checker{s: s, in: in, o: &o, wrong: map[ref.Digest]bool{}, doubted: map[ref.Digest]bool{}, layers: map[string]bool{}}
+	for _, step := range []func(context.Context) error{c.blobs, c.replaceWrong, c.records, c.references, c.images, c.index} {
 		if err := step(ctx); err != nil {
 			return c.found, err
+		}
+		if ctx.Err() != nil {
+			return c.found, context.Cause(ctx)
 		}
 	}
 	return c.found, nil
 }
 
 type checker struct {
-	s      *Store
-	in     *incoming
-	o      *CheckOptions
-	found  []Damage
-	bad    map[ref.Digest]bool // blobs that are not to be relied on
-	layers map[string]bool     // that were looked at
+	s       *Store
+	in      *incoming
+	o       *CheckOptions
+	found   []Damage
+	wrong   map[ref.Digest]bool // blobs that are not what they should be
+	doubted map[ref.Digest]bool // blobs that could not be read
+	layers  map[string]bool     // that were looked at
+	sizes   map[ref.Digest]int64
+	gauge   gauge
 }
 
 const (
 	curePull   = "pull or load the image again"
 	cureRepair = "hull system check --repair"
+	cureAgain  = "hull system check, again"
 )
 
-// report adds what was found. repair, if asked for, makes it good.
-func (c *checker) report(object, problem, cure string, repair func() error) error {
+// report adds what was found. repair, if asked for, makes it good. The error is that of ctx.
+func (c *checker) report(ctx context.Context, object, problem, cure string, repair func() error) error {
 	d := Damage{Object: object, Problem: problem, Cure: cure}
 	if repair != nil && c.o.Repair {
 		switch err := repair(); {
 		case err == nil:
 			d.Repaired, d.Cure = true, ""
-		case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		default:
 			d.Cure = cure + " (" + err.Error() + ")"
 		}
@@ -94,71 +115,155 @@ func (c *checker) report(object, problem, cure string, repair func() error) erro
 	return nil
 }
 
+// doubt adds what could not be looked at. The error is that of ctx.
+func (c *checker) doubt(ctx context.Context, object string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	c.found = append(c.found, Damage{Object: object, Problem: "it could not be checked: " + err.Error(), Cure: cureAgain, Unchecked: true})
+	return nil
+}
+
+// passing says that an error is one of the machine or of the moment, such as no file descriptors left or a disk that does not
+// answer: it proves nothing about what was to be read.
+func passing(err error) bool {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return !absent(err)
+	}
+	for _, kind := range []error{errdef.ErrInvalid, errdef.ErrCorrupt, errdef.ErrNotFound} {
+		if errors.Is(err, kind) {
+			return false
+		}
+	}
+	return true
+}
+
+// absent says that under the name there is clearly nothing, or no file.
+func absent(err error) bool {
+	for _, e := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// lockQuarantine makes the directory quarantine and takes its lock: of two who repair one thing, the second would put aside
+// what the first has made good.
+func (s *Store) lockQuarantine() (*state.Locked, error) {
+	if err := os.MkdirAll(s.quarantineDir(), 0o700); err != nil {
+		return nil, err
+	}
+	l, ok, err := state.TryLock(s.quarantineDir())
+	if err == nil && !ok {
+		err = errdef.Conflict("the store is being repaired by another hull system check --repair: wait for it to end")
+	}
+	return l, err
+}
+
+func (s *Store) quarantineDir() string { return filepath.Join(s.root, "quarantine") }
+
 // quarantine puts path aside, so that nothing takes it for what it should be.
 func (s *Store) quarantine(path string) error {
-	dir := filepath.Join(s.root, "quarantine")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	base := filepath.Base(path)
+	return os.Rename(path, filepath.Join(s.quarantineDir(), base[:min(len(base), 100)]+"-"+strings.TrimPrefix(state.TempName(), state.TempPrefix)))
+}
+
+// exchange lets tmp, which is what should be there, take the place of path, which is kept in quarantine. At every moment
+// the one or the other is there as a whole.
+func (s *Store) exchange(tmp, path string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	switch err {
+	case nil:
+		err = s.quarantine(tmp)
+	case unix.ENOENT:
+		err = os.Rename(tmp, path)
+	case unix.EINVAL: // a file system that cannot
+		if err = s.quarantine(path); err == nil {
+			err = os.Rename(tmp, path)
+		}
+	}
+	if err != nil {
 		return err
 	}
-	base := filepath.Base(path)
-	return os.Rename(path, filepath.Join(dir, base[:min(len(base), 100)]+"-"+strings.TrimPrefix(state.TempName(), state.TempPrefix)))
+	return state.SyncDir(filepath.Dir(path))
 }
 
 // blobs compares each blob with its name.
 func (c *checker) blobs(ctx context.Context) error {
+	type file struct {
+		d    ref.Digest
+		size int64
+	}
+	var all []file
+	c.gauge = gauge{tell: c.o.Progress, action: "Checking blobs"}
 	for _, algorithm := range []string{"sha256", "sha512"} {
 		dir := filepath.Join(c.s.blobsDir(), algorithm)
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for i, e := range entries {
-			c.o.Progress("blobs", i, len(entries))
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			d, err := ref.ParseDigest(algorithm + ":" + e.Name())
-			if err != nil {
-				err = c.report("file "+filepath.Join(dir, e.Name()), "its name is no digest", "remove it", func() error { return c.s.quarantine(filepath.Join(dir, e.Name())) })
-			} else {
-				err = c.blob(ctx, d)
-			}
-			if err != nil {
+			if err := c.doubt(ctx, "blobs", err); err != nil {
 				return err
 			}
 		}
+		for _, e := range entries {
+			d, err := ref.ParseDigest(algorithm + ":" + e.Name())
+			if err != nil {
+				path := filepath.Join(dir, e.Name())
+				if err := c.report(ctx, "file "+path, "its name is no digest", "remove it", func() error { return c.s.quarantine(path) }); err != nil {
+					return err
+				}
+				continue
+			}
+			var size int64
+			if fi, err := e.Info(); err == nil && fi.Mode().IsRegular() {
+				size = fi.Size()
+			}
+			all = append(all, file{d, size})
+			c.gauge.total += size
+		}
 	}
+	for _, f := range all {
+		c.gauge.next("blob "+string(f.d), f.size)
+		if err := c.blob(ctx, f.d); err != nil {
+			return err
+		}
+	}
+	c.gauge.end()
 	return nil
 }
 
 func (c *checker) blob(ctx context.Context, d ref.Digest) error {
 	path := c.s.blobPath(d)
-	problem, err := blobProblem(path, d)
-	if err != nil || problem == "" {
-		return err
+	problem, err := c.blobProblem(ctx, path, d)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // removed meanwhile, and missed below if something needs it
+	case err != nil:
+		c.doubted[d] = true
+		return c.doubt(ctx, "blob "+string(d), err)
+	case problem == openToOthers:
+		return c.report(ctx, "blob "+string(d), problem, "chmod 600 "+path, func() error { return os.Chmod(path, 0o600) })
+	case problem != "":
+		c.wrong[d] = true
+		c.found = append(c.found, Damage{Object: "blob " + string(d), Problem: problem, Cure: cureRepair + ", or " + curePull})
 	}
-	if problem == openToOthers {
-		return c.report("blob "+string(d), problem, "chmod 600 "+path, func() error { return os.Chmod(path, 0o600) })
-	}
-	c.bad[d] = true
-	return c.report("blob "+string(d), problem, cureRepair+", or "+curePull, func() error {
-		if err := c.s.quarantine(path); err != nil {
-			return err
-		}
-		return c.fetch(ctx, d)
-	})
+	return nil
 }
 
 const openToOthers = "others than its owner may write to it"
 
-// blobProblem says what is wrong with a blob; "" is nothing.
-func blobProblem(path string, d ref.Digest) (string, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+// blobProblem says what is wrong with a blob; "" is nothing. An error is no damage.
+func (c *checker) blobProblem(ctx context.Context, path string, d ref.Digest) (string, error) {
+	fd, err := openAgain(path)
 	if err == unix.ELOOP {
 		return "it is a symbolic link, not a file", nil
 	}
+	if err == unix.ENXIO { // a socket
+		return "it is not a regular file", nil
+	}
 	if err != nil {
-		return "it cannot be opened: " + err.Error(), nil
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
@@ -170,8 +275,8 @@ func blobProblem(path string, d ref.Digest) (string, error) {
 		return "it is not a regular file", nil
 	}
 	h := newHash(d)
-	if _, err := io.CopyBuffer(h, onlyReader{f}, make([]byte, 256<<10)); err != nil {
-		return "it cannot be read: " + err.Error(), nil
+	if _, err := io.CopyBuffer(h, c.gauge.reader(ctx, f), make([]byte, 256<<10)); err != nil {
+		return "", err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != d.Hex() {
 		return fmt.Sprintf("its %d bytes have the digest %s:%s", st.Size(), d.Algorithm(), got), nil
@@ -182,76 +287,67 @@ func blobProblem(path string, d ref.Digest) (string, error) {
 	return "", nil
 }
 
-// fetch brings the blob d from where it came, and puts it into its place.
-func (c *checker) fetch(ctx context.Context, d ref.Digest) error {
-	if c.o.Fetch == nil {
-		return errors.New("nobody is known to have it")
+// openAgain opens a file for reading, again after a signal.
+func openAgain(path string) (fd int, err error) {
+	for {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
 	}
-	r, err := c.o.Fetch(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	tmp := c.in.tempBlob()
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	h := newHash(d)
-	_, err = io.CopyBuffer(onlyWriter{io.MultiWriter(f, h)}, onlyReader{r}, make([]byte, 256<<10))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != d.Hex() {
-		return fmt.Errorf("what came has the digest %s", got)
-	}
-	if err := os.Rename(tmp, c.s.blobPath(d)); err != nil {
-		return err
-	}
-	delete(c.bad, d)
-	return state.SyncDir(filepath.Dir(c.s.blobPath(d)))
 }
 
 // records looks at each image that is listed, as far as images/ goes.
 func (c *checker) records(ctx context.Context) error {
 	entries, err := os.ReadDir(c.s.imagesDir())
 	if err != nil {
-		return err
+		return c.doubt(ctx, "images", err)
 	}
-	for i, e := range entries {
-		c.o.Progress("images", i, len(entries))
+	for _, e := range entries {
 		id := "sha256:" + e.Name()
 		path := filepath.Join(c.s.imagesDir(), e.Name())
 		if strings.HasPrefix(e.Name(), state.TempPrefix) {
 			continue // the next sweep removes it
 		}
 		if _, err := ref.ParseDigest(id); err != nil {
-			if err := c.report("file "+path, "its name is no image id", "remove it", func() error { return c.s.quarantine(path) }); err != nil {
+			if err := c.report(ctx, "file "+path, "its name is no image id", "remove it", func() error { return c.s.quarantine(path) }); err != nil {
 				return err
 			}
 			continue
 		}
-		rec, err := c.s.readRecord(id)
-		if errors.Is(err, errdef.ErrNotFound) {
-			continue // removed meanwhile
-		}
-		problem := ""
-		if err != nil {
-			problem = "its record is damaged"
-		} else if m, _, err := c.s.manifestOf(rec.Manifest); err == nil && string(m.Config.Digest) != id {
-			problem = "its record names the manifest of another image, " + short(string(m.Config.Digest))
-		}
-		if problem == "" {
-			continue
-		}
-		if err := c.report("image "+id, problem, cureRepair+", or hull rmi "+short(id), func() error { return c.rebuild(ctx, id) }); err != nil {
+		if err := c.record(ctx, id); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (c *checker) record(ctx context.Context, id string) error {
+	problem, err := c.recordProblem(id)
+	if err != nil {
+		return c.doubt(ctx, "image "+id, err)
+	}
+	if problem == "" {
+		return nil
+	}
+	return c.report(ctx, "image "+id, problem, cureRepair+", or hull rmi "+short(id), func() error { return c.rebuild(ctx, id) })
+}
+
+// recordProblem says what is wrong with the record of the image id; "" is nothing, also when it was removed meanwhile.
+func (c *checker) recordProblem(id string) (string, error) {
+	rec, err := c.s.readRecord(id)
+	switch {
+	case errors.Is(err, errdef.ErrNotFound):
+		return "", nil
+	case err != nil && passing(err):
+		return "", err
+	case err != nil:
+		return "its record is damaged", nil
+	}
+	if m, _, err := c.s.manifestOf(rec.Manifest); err == nil && string(m.Config.Digest) != id {
+		return "its record names the manifest of another image, " + short(string(m.Config.Digest)), nil
+	}
+	return "", nil // what is wrong with the manifest itself is found with the images
 }
 
 // rebuild writes the record of the image id anew, from the manifest that leads to it.
@@ -262,7 +358,7 @@ func (c *checker) rebuild(ctx context.Context, id string) error {
 	}
 	for _, e := range blobs {
 		d := ref.Digest("sha256:" + e.Name())
-		if fi, err := e.Info(); err != nil || fi.Size() > maxManifest || c.bad[d] {
+		if fi, err := e.Info(); err != nil || fi.Size() > maxManifest || c.wrong[d] || c.doubted[d] {
 			continue
 		}
 		data, err := c.s.readBlob(d, maxManifest)
@@ -273,117 +369,184 @@ func (c *checker) rebuild(ctx context.Context, id string) error {
 		if err != nil || m == nil || string(m.Config.Digest) != id {
 			continue
 		}
-		img, err := c.s.image(m, d)
-		if err != nil && !errors.Is(err, errdef.ErrCorrupt) {
-			return err
-		}
-		if img == nil {
-			data, err := c.s.readBlob(ref.Digest(id), maxConfig)
-			if err != nil {
-				return err
-			}
-			conf, err := parseConfig(data)
-			if err != nil {
-				return err
-			}
-			img = &Image{Config: *conf}
-			if conf.Created != nil {
-				img.Created = *conf.Created
-			}
-		}
-		rec := record{Manifest: d, Created: img.Created, Labels: img.Config.Run.Labels}
-		for _, chain := range chainIDs(img.Config.RootFS.DiffIDs) {
-			if l, err := c.s.readLayer(chain); err == nil {
-				rec.Size += l.Size
-			}
-		}
-		text, err := json.Marshal(rec)
+		text, err := c.newRecord(d, id)
 		if err != nil {
 			return err
 		}
 		return c.s.update(ctx, func() error {
-			if _, err := os.Lstat(c.s.recordPath(id)); err == nil {
-				if err := c.s.quarantine(c.s.recordPath(id)); err != nil {
-					return err
-				}
+			// Somebody may have loaded it again, or removed it.
+			if problem, err := c.recordProblem(id); err != nil || problem == "" {
+				return err
 			}
-			return state.WriteDurable(c.s.recordPath(id), text)
+			tmp := c.in.tempBlob()
+			if err := state.WriteDurable(tmp, text); err != nil {
+				return err
+			}
+			return c.s.exchange(tmp, c.s.recordPath(id))
 		})
 	}
 	return errors.New("no manifest leads to it")
+}
+
+// newRecord is the record of the image id, which the manifest leads to.
+func (c *checker) newRecord(manifest ref.Digest, id string) ([]byte, error) {
+	data, err := c.s.readBlob(ref.Digest(id), maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := parseConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	rec := record{Manifest: manifest, Labels: conf.Run.Labels}
+	if conf.Created != nil {
+		rec.Created = *conf.Created
+	}
+	for _, chain := range chainIDs(conf.RootFS.DiffIDs) {
+		if l, err := c.s.readLayer(chain); err == nil {
+			rec.Size += l.Size
+		}
+	}
+	return json.Marshal(rec)
 }
 
 // references looks at what each name names.
 func (c *checker) references(ctx context.Context) error {
 	top := filepath.Join(c.s.root, "refs")
 	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return c.doubt(ctx, "names below "+path, err)
 		}
 		rel := strings.TrimPrefix(path, top+"/")
-		if rel == filepath.Base(c.s.listingPath()) || strings.HasPrefix(d.Name(), state.TempPrefix) {
+		if d.IsDir() || rel == filepath.Base(c.s.listingPath()) || strings.HasPrefix(d.Name(), state.TempPrefix) {
 			return nil
 		}
 		r, ok := refOfFile(rel)
 		if !ok {
-			return c.report("file "+path, "it is no name of an image", "remove it", func() error { return c.s.quarantine(path) })
+			return c.report(ctx, "file "+path, "it is no name of an image", "remove it", func() error { return c.s.quarantine(path) })
 		}
-		target, err := c.s.readRef(r)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // removed meanwhile
-		case err != nil:
-			return c.report("name "+r.Familiar(), "what it names cannot be read", cureRepair+", or hull rmi -f "+r.Familiar(), func() error { return c.rename(ctx, r) })
-		case !c.s.hasBlob(target):
-			return c.report("name "+r.Familiar(), "it names "+string(target)+", which is not here", curePull+", or hull rmi "+r.Familiar(),
-				func() error { return c.fetch(ctx, target) })
-		}
-		return nil
+		return c.reference(ctx, r)
 	})
+}
+
+func (c *checker) reference(ctx context.Context, r ref.Ref) error {
+	object := "name " + r.Familiar()
+	target, err := c.s.readRef(r)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed meanwhile
+	}
+	if err != nil && passing(err) {
+		return c.doubt(ctx, object, err)
+	}
+	if err != nil {
+		return c.report(ctx, object, "what it names cannot be read", cureRepair+", or hull rmi -f "+r.Familiar(), func() error { return c.rename(ctx, r) })
+	}
+	here, err := c.has(target)
+	switch {
+	case err != nil:
+		return c.doubt(ctx, object, err)
+	case !here:
+		return c.report(ctx, object, "it names "+string(target)+", which is not here", curePull+", or hull rmi "+r.Familiar(),
+			func() error { return c.fetch(ctx, target) })
+	}
+	return nil
+}
+
+// has says whether the blob d is in the store. An error means that nobody knows.
+func (c *checker) has(d ref.Digest) (bool, error) {
+	_, err := os.Lstat(c.s.blobPath(d))
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // rename lets the reference name what its log says last.
 func (c *checker) rename(ctx context.Context, r ref.Ref) error {
-	log, err := c.s.readLog(r)
-	if err != nil {
-		return err
-	}
-	if len(log) == 0 || log[len(log)-1].New == "" || !c.s.hasBlob(ref.Digest(log[len(log)-1].New)) {
-		return errors.New("its log does not say what it named")
-	}
-	target := ref.Digest(log[len(log)-1].New)
 	return c.s.update(ctx, func() error {
-		if err := c.s.quarantine(c.s.refPath(r)); err != nil {
+		// Only now: somebody may have given it to another image, or taken it away.
+		if _, err := c.s.readRef(r); err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		log, err := c.s.readLog(r)
+		if err != nil {
 			return err
 		}
-		return state.WriteDurable(c.s.refPath(r), []byte(target+"\n"))
+		if len(log) == 0 || log[len(log)-1].New == "" || !c.s.hasBlob(ref.Digest(log[len(log)-1].New)) {
+			return errors.New("its log does not say what it named")
+		}
+		tmp := c.in.tempBlob()
+		if err := state.WriteDurable(tmp, []byte(log[len(log)-1].New+"\n")); err != nil {
+			return err
+		}
+		return c.s.exchange(tmp, c.s.refPath(r))
 	})
 }
 
 // images follows each image from its manifest to its layers.
 func (c *checker) images(ctx context.Context) error {
-	records := c.s.records()
-	for i, id := range slices.Sorted(maps.Keys(records)) {
-		c.o.Progress("layers of images", i, len(records))
-		if records[id].Manifest == "" {
+	entries, err := os.ReadDir(c.s.imagesDir())
+	if err != nil {
+		return c.doubt(ctx, "images", err)
+	}
+	c.gauge = gauge{tell: c.o.Progress, action: "Checking layers", total: c.layerBytes()}
+	for _, e := range entries {
+		id := "sha256:" + e.Name()
+		if _, err := ref.ParseDigest(id); err != nil {
 			continue // said already
 		}
-		if err := c.image(ctx, id, records[id].Manifest); err != nil {
+		rec, err := c.s.readRecord(id)
+		switch {
+		case err == nil:
+			err = c.image(ctx, id, rec.Manifest)
+		case passing(err):
+			err = c.doubt(ctx, "image "+id, err)
+		default:
+			err = nil // said already, or removed meanwhile
+		}
+		if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
+	c.gauge.end()
 	return nil
 }
 
-// need reports that the image id lacks the blob d, unless it is there.
-func (c *checker) need(ctx context.Context, id string, d ref.Digest, what string) (here bool, err error) {
-	if c.s.hasBlob(d) {
-		return !c.bad[d], nil
+// layerBytes is how many bytes of blobs are unpacked once more.
+func (c *checker) layerBytes() (sum int64) {
+	counted := map[ref.Digest]bool{}
+	for _, rec := range c.s.records() {
+		m, _, err := c.s.manifestOf(rec.Manifest)
+		if err != nil {
+			continue
+		}
+		for _, l := range m.Layers {
+			if fi, err := os.Lstat(c.s.blobPath(l.Digest)); err == nil && !counted[l.Digest] {
+				counted[l.Digest] = true
+				sum += fi.Size()
+			}
+		}
 	}
-	if !c.bad[d] {
-		err = c.report("image "+id, "its "+what+" "+string(d)+" is missing", cureRepair+", or "+curePull, func() error { return c.fetch(ctx, d) })
+	return sum
+}
+
+// need reports that the image id lacks the blob d, unless it is there; usable says that it can be relied on.
+func (c *checker) need(ctx context.Context, id string, d ref.Digest, what string) (usable bool, err error) {
+	here, err := c.has(d)
+	if err != nil {
+		return false, c.doubt(ctx, "image "+id, err)
 	}
-	return c.s.hasBlob(d), err
+	if !here && !c.wrong[d] { // what is wrong was said already
+		err = c.report(ctx, "image "+id, "its "+what+" "+string(d)+" is missing", cureRepair+", or "+curePull, func() error { return c.fetch(ctx, d) })
+		here, _ = c.has(d)
+	}
+	return here && !c.wrong[d] && !c.doubted[d], err
 }
 
 func (c *checker) image(ctx context.Context, id string, target ref.Digest) error {
@@ -391,23 +554,29 @@ func (c *checker) image(ctx context.Context, id string, target ref.Digest) error
 		return err
 	}
 	m, _, err := c.s.manifestOf(target)
+	if err != nil && passing(err) {
+		return c.doubt(ctx, "image "+id, err)
+	}
 	if err != nil {
-		return c.report("image "+id, "its manifest cannot be understood: "+err.Error(), curePull, nil)
+		return c.report(ctx, "image "+id, "its manifest cannot be understood: "+err.Error(), curePull, nil)
 	}
 	if ok, err := c.need(ctx, id, m.Config.Digest, "configuration"); !ok || err != nil {
 		return err
 	}
 	data, err := c.s.readBlob(m.Config.Digest, maxConfig)
+	if err != nil && passing(err) {
+		return c.doubt(ctx, "image "+id, err)
+	}
 	if err != nil {
-		return c.report("image "+id, err.Error(), curePull, nil)
+		return c.report(ctx, "image "+id, err.Error(), curePull, nil)
 	}
 	conf, err := parseConfig(data)
 	if err != nil || len(conf.RootFS.DiffIDs) != len(m.Layers) {
-		return c.report("image "+id, "its configuration does not fit its manifest", curePull, nil)
+		return c.report(ctx, "image "+id, "its configuration does not fit its manifest", curePull, nil)
 	}
 	chain := chainIDs(conf.RootFS.DiffIDs)
 	for i, d := range m.Layers {
-		ok, err := c.need(ctx, id, d.Digest, "layer")
+		usable, err := c.need(ctx, id, d.Digest, "layer")
 		if err != nil {
 			return err
 		}
@@ -415,75 +584,71 @@ func (c *checker) image(ctx context.Context, id string, target ref.Digest) error
 			continue
 		}
 		c.layers[chain[i]] = true
-		if !ok {
-			if _, err := os.Lstat(c.s.layerFS(chain[i])); err != nil {
-				err = c.report("layer "+chain[i], "it is missing, and so is its blob", curePull, nil)
-				if err != nil {
-					return err
-				}
-			}
-			continue // without its blob there is nothing to compare it with
+		if usable {
+			err = c.layer(ctx, i, d, conf.RootFS.DiffIDs[i], chain)
+		} else {
+			err = c.alone(ctx, chain[i])
 		}
-		if err := c.layer(ctx, i, d, conf.RootFS.DiffIDs[i], chain); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// layer unpacks a blob beside the layer that should be the same.
-func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string, chain []string) (err error) {
+// alone looks at a layer whose blob cannot be compared with it.
+func (c *checker) alone(ctx context.Context, chain string) error {
+	switch _, err := os.Lstat(c.s.layerFS(chain)); {
+	case absent(err):
+		return c.report(ctx, "layer "+chain, "it is missing, and so is its blob", curePull, nil)
+	case err != nil:
+		return c.doubt(ctx, "layer "+chain, err)
+	}
+	return nil
+}
+
+// layer unpacks a blob beside the layer that should be the same, and compares them. What goes wrong with that ends
+// nothing but this.
+func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string, chain []string) error {
 	object := "layer " + chain[i]
-	f, err := os.Open(c.s.blobPath(d.Digest))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	tar, _, err := layer.Decompress(f)
-	if err != nil {
-		return err
-	}
-	defer tar.Close()
+	c.gauge.next(object, d.Size)
 	dir, fsDir, err := c.in.newLayer("check-" + strconv.Itoa(len(c.layers)))
 	if err != nil {
-		return err
+		return c.doubt(ctx, object, err)
 	}
-	defer func() { err = errors.Join(err, state.Remove(dir)) }()
-	lower := func() ([]string, error) {
-		var dirs []string
-		for _, below := range chain[:i] {
-			dirs = append(dirs, c.s.layerFS(below))
-		}
-		return dirs, nil
+	defer func() { _ = state.Remove(dir) }() // what stays is swept with everything else of ours
+	res, err := c.unpackAgain(ctx, fsDir, i, d.Digest, chain)
+	if err != nil && passing(err) {
+		return c.doubt(ctx, object, err)
 	}
-	res, err := layer.Unpack(ctx, fsDir, tar, layer.Options{Lower: lower})
 	if err != nil {
-		return err
+		return c.report(ctx, object, "its blob "+string(d.Digest)+" cannot be unpacked: "+err.Error(), curePull, nil)
 	}
 	if res.DiffID != diffID {
-		return c.report(object, "its blob holds the content "+res.DiffID+", its image wants "+diffID, curePull, nil)
+		return c.report(ctx, object, "its blob holds the content "+res.DiffID+", its image wants "+diffID, curePull, nil)
 	}
 	parent := ""
 	if i > 0 {
 		parent = chain[i-1]
 	}
 	want := layerRecord{DiffID: diffID, Parent: parent, Size: res.Size}
-	var problem string
-	differences, err := layer.Differ(ctx, fsDir, c.s.layerFS(chain[i]), 5)
+	problem, err := c.layerProblem(ctx, fsDir, chain[i], want)
 	if err != nil {
-		return err
+		return c.doubt(ctx, object, err)
 	}
-	if len(differences) > 0 {
-		problem = strings.Join(differences, "; ")
-	} else if have, err := c.s.readLayer(chain[i]); err != nil || have != want {
-		problem = "its record is damaged"
-	} else {
+	if problem == "" {
 		return nil
 	}
-	if c.o.Busy != nil && c.o.Busy(chain[i]) {
-		return c.report(object, problem, "stop the containers that are made of it, then "+cureRepair, nil)
+	if c.o.Busy != nil {
+		busy, err := c.o.Busy(chain[i])
+		if err != nil {
+			return c.doubt(ctx, object, err)
+		}
+		if busy {
+			return c.report(ctx, object, problem, "stop the containers that are made of it, then "+cureRepair, nil)
+		}
 	}
-	return c.report(object, problem, cureRepair, func() error {
+	return c.report(ctx, object, problem, cureRepair, func() error {
 		data, err := json.Marshal(want)
 		if err != nil {
 			return err
@@ -494,33 +659,69 @@ func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string,
 		if err := state.SyncTree(dir); err != nil {
 			return err
 		}
-		path := c.s.layerPath(chain[i])
-		// Whole at every moment: what was there changes places with what should be.
-		err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
-		if err == unix.ENOENT {
-			err = os.Rename(dir, path)
-		} else if err == nil {
-			err = c.s.quarantine(dir)
-		}
-		if err != nil {
-			return err
-		}
-		return state.SyncDir(c.s.layersDir())
+		return c.s.exchange(dir, c.s.layerPath(chain[i]))
 	})
+}
+
+// unpackAgain unpacks the blob of the i-th layer into the empty directory dir.
+func (c *checker) unpackAgain(ctx context.Context, dir string, i int, d ref.Digest, chain []string) (layer.Result, error) {
+	f, err := os.Open(c.s.blobPath(d))
+	if err != nil {
+		return layer.Result{}, err
+	}
+	defer f.Close()
+	tar, _, err := layer.Decompress(c.gauge.reader(ctx, f))
+	if err != nil {
+		return layer.Result{}, err
+	}
+	defer tar.Close()
+	lower := func() ([]string, error) {
+		var dirs []string
+		for _, below := range chain[:i] {
+			dirs = append(dirs, c.s.layerFS(below))
+		}
+		return dirs, nil
+	}
+	return layer.Unpack(ctx, dir, tar, layer.Options{Lower: lower})
+}
+
+// layerProblem says how a layer differs from what was unpacked just now; "" is not at all.
+func (c *checker) layerProblem(ctx context.Context, should, chain string, want layerRecord) (string, error) {
+	differences, err := layer.Differ(ctx, should, c.s.layerFS(chain), 5)
+	if err != nil {
+		return "", err
+	}
+	if len(differences) > 0 {
+		return strings.Join(differences, "; "), nil
+	}
+	have, err := c.s.readLayer(chain)
+	if err != nil && passing(err) {
+		return "", err
+	}
+	if err != nil || have != want {
+		return "its record is damaged", nil
+	}
+	return "", nil
 }
 
 // index compares what is only there for other tools.
 func (c *checker) index(ctx context.Context) error {
-	layout := filepath.Join(c.s.root, "oci-layout")
-	if data, err := state.Read(layout, 4096); err != nil || string(data) != `{"imageLayoutVersion":"1.0.0"}` {
-		if err := c.report("oci-layout", "it is damaged", cureRepair, func() error { return c.s.writeTop("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)) }); err != nil {
-			return err
-		}
+	data, err := state.Read(filepath.Join(c.s.root, "oci-layout"), 4096)
+	switch {
+	case err != nil && passing(err):
+		err = c.doubt(ctx, "oci-layout", err)
+	case err != nil || string(data) != ociLayout:
+		err = c.report(ctx, "oci-layout", "it is damaged", cureRepair, func() error { return c.s.writeTop("oci-layout", []byte(ociLayout)) })
 	}
-	path := filepath.Join(c.s.root, "index.json")
-	data, err := state.Read(path, 256<<20)
+	if err != nil {
+		return err
+	}
+	data, err = state.Read(filepath.Join(c.s.root, "index.json"), 256<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was ever named
+	}
+	if err != nil && passing(err) {
+		return c.doubt(ctx, "index.json", err)
 	}
 	if err == nil {
 		_, err = parseIndex(data)
@@ -528,7 +729,7 @@ func (c *checker) index(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	return c.report("index.json", "it cannot be understood: "+err.Error(), cureRepair, func() error {
+	return c.report(ctx, "index.json", "it cannot be understood: "+err.Error(), cureRepair, func() error {
 		return c.s.update(ctx, func() error { return nil })
 	})
 }

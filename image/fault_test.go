@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,11 +56,31 @@ func child(what, root, archive string) error {
 	case "pull":
 		_, err := tryPull(ctx, s, directory(archive), "app")
 		return err
+	case "check": // archive is how many files it may open
+		return childCheck(ctx, s, archive)
 	case "remove":
 		_, err := s.Remove(ctx, "app", RemoveOptions{Force: true})
 		return err
 	}
 	return errors.New("unknown child")
+}
+
+func childCheck(ctx context.Context, s *Store, files string) error {
+	n, err := strconv.ParseUint(files, 10, 64)
+	if err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+		return err
+	}
+	found, err := s.Check(ctx, CheckOptions{Repair: true})
+	for _, d := range found {
+		if !d.Unchecked {
+			fmt.Fprint(os.Stderr, "DAMAGE: ")
+		}
+		fmt.Fprintln(os.Stderr, d.Object, d.Problem)
+	}
+	return err
 }
 
 func startChild(t *testing.T, what, root, archive string) *exec.Cmd {

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,8 +26,10 @@ func (s *Store) originsPath(d ref.Digest) string { return filepath.Join(s.origin
 
 // Origins returns the repositories ("docker.io/library/nginx") that the blob d was pulled from or pushed to, the latest
 // first; none is known when there is none.
-func (s *Store) Origins(d ref.Digest) []string {
-	data, err := state.Read(s.originsPath(d), 64<<10)
+func (s *Store) Origins(d ref.Digest) []string { return s.originsIn(d.Hex()) }
+
+func (s *Store) originsIn(file string) []string {
+	data, err := state.Read(filepath.Join(s.originsDir(), file), 64<<10)
 	if err != nil {
 		return nil
 	}
@@ -39,6 +42,18 @@ func (s *Store) Origins(d ref.Digest) []string {
 		}
 	}
 	return names
+}
+
+// Repositories returns all repositories that some blob came from or was pushed to, sorted.
+func (s *Store) Repositories() []string {
+	entries, _ := os.ReadDir(s.originsDir())
+	all := map[string]bool{}
+	for _, e := range entries {
+		for _, name := range s.originsIn(e.Name()) {
+			all[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // addOrigins remembers that the repository name holds the blobs. It is called within update.

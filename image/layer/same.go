@@ -123,13 +123,17 @@ func (d *differ) entry(a, b int, name, path string) error {
 	case unix.S_IFREG:
 		if should.Size == is.Size { // meta has said it otherwise
 			return d.open(a, b, name, unix.O_RDONLY, func(a, b int) error {
-				d.xattrs(path, a, b)
+				if err := d.xattrs(path, a, b); err != nil {
+					return err
+				}
 				return d.content(path, a, b)
 			})
 		}
 	case unix.S_IFDIR:
 		return d.open(a, b, name, unix.O_RDONLY|unix.O_DIRECTORY, func(a, b int) error {
-			d.xattrs(path, a, b)
+			if err := d.xattrs(path, a, b); err != nil {
+				return err
+			}
 			return d.dir(a, b, path)
 		})
 	}
@@ -191,8 +195,7 @@ func (d *differ) content(path string, a, b int) error {
 		}
 		m, err := readFull(b, right, off)
 		if err != nil {
-			d.say(path, "cannot be read: %v", err)
-			return nil
+			return err // proves nothing about the content
 		}
 		if !bytes.Equal(left[:n], right[:m]) {
 			d.say(path, "has another content")
@@ -222,15 +225,22 @@ func readFull(fd int, p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (d *differ) xattrs(path string, a, b int) {
+func (d *differ) xattrs(path string, a, b int) error {
 	should, err := attributes(a)
+	if err == unix.ENOTSUP {
+		return nil // a file system without
+	}
 	if err != nil {
-		return // a file system without
+		return err
 	}
 	is, err := attributes(b)
-	if err != nil || !slices.Equal(should, is) {
+	if err != nil && err != unix.ENODATA { // taken away while they were read
+		return err
+	}
+	if !slices.Equal(should, is) {
 		d.say(path, "has other attributes")
 	}
+	return nil
 }
 
 // attributes are names with values, sorted; but for those of overlayfs that it makes itself as long as it is mounted.
