@@ -38,6 +38,8 @@ type Program struct {
 	Local func(Store) (client.Dial, error)
 	// Serve serves the engine in this process to others, or executes the program that does. It returns at its end.
 	Serve func(context.Context, Serve) error
+	// ServeRegistry offers the images of a store as a registry. It returns at its end.
+	ServeRegistry func(context.Context, ServeRegistry) error
 	// Served is the socket where the machine's engine may be served to users who are not root.
 	Served string
 	// LocalAPI is the API version the engine in this process speaks.

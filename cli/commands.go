@@ -38,7 +38,7 @@ var commands = [...]command{
 	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
 	{name: "manifest", short: "Look at manifests of registries", group: management, sub: manifestCommands[:]},
-	{name: "registry", short: "Look at the ways to registries", group: management, sub: registryCommands[:]},
+	{name: "registry", short: "Look at the ways to registries, or be one", group: management, sub: registryCommands[:]},
 	{name: "system", short: "Manage the engine", group: management, sub: systemCommands[:]},
 	{name: "network", short: "Manage networks", group: management, sub: networkCommands[:]},
 	{name: "trash", short: "Manage what was removed and can be restored", group: management, sub: trashCommands[:]},

@@ -14,6 +14,7 @@ import (
 )
 
 var registryCommands = [...]command{
+	{name: "serve", short: "Offer the images of this machine as a registry", build: buildRegistryServe},
 	{name: "test", short: "Show where an image is asked for, and what answers there", build: buildRegistryTest},
 }
 

@@ -179,8 +179,10 @@ func (in *incoming) unpack(ctx context.Context, img ready, e *early, progress fu
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	chain := chainIDs(c.RootFS.DiffIDs)
-	// A manifest becomes visible only after all it names has been verified: then its layers need not be again.
-	known := in.s.hasBlob(img.manifest)
+	// An image is listed only after all it names has been verified: then its layers need not be again. That the manifest is
+	// here says nothing: an Offer takes it as it comes.
+	rec, err := in.s.readRecord(string(m.Config.Digest))
+	known := err == nil && rec.Manifest == img.manifest && in.s.hasBlob(img.manifest)
 	done := make([]chan struct{}, len(chain))
 	for i := range done {
 		done[i] = make(chan struct{})
@@ -380,6 +382,29 @@ func (in *incoming) commit(ctx context.Context, by string, images []ready) error
 		_ = in.s.addOrigins(in.from, slices.Sorted(maps.Keys(keep))) // a hint: the image is here without it
 		return nil
 	})
+}
+
+// commitBlob lets the blob d appear alone, durably; the caller sees to it that something leads to it.
+func (in *incoming) commitBlob(d ref.Digest) error {
+	in.mu.Lock()
+	sp, ok := in.files[d]
+	in.files = map[ref.Digest]spooled{}
+	if ok {
+		in.files[d] = sp
+	}
+	in.trees = map[string]string{}
+	in.mu.Unlock()
+	if !ok { // it is here
+		return nil
+	}
+	f, err := os.Open(sp.path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return in.publish()
 }
 
 // publish renames blobs and layers to the names by which images know them. What is there already stays.

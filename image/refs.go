@@ -93,8 +93,19 @@ func (s *Store) update(ctx context.Context, f func() error) error {
 	return nil
 }
 
-// changeRef is called within update.
+// changeRef is called within update. Whatever the name was in pushed/ goes with the change.
 func (s *Store) changeRef(by string, c refChange) error {
+	if err := s.setRef(by, c); err != nil || c.ref.Tag == "" {
+		return err
+	}
+	if err := os.Remove(s.pushedTag(c.ref)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return err
+	}
+	return nil
+}
+
+// setRef is changeRef of the reference alone.
+func (s *Store) setRef(by string, c refChange) error {
 	old, err := s.readRef(c.ref)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errdef.ErrCorrupt) {
 		return err

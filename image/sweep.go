@@ -97,6 +97,9 @@ func (s *Store) sweep(ctx context.Context, kept func() (map[string]bool, error))
 		}
 	}
 	s.tidy()
+	if err == nil {
+		s.sweepPushed()
+	}
 	refs.Unlock()
 	if err != nil {
 		return nil, nil, err
@@ -173,7 +176,7 @@ func (s *Store) sweepBlobs(m *marks, discard func(string) error) error {
 // tidy removes temporary files that killed writers left beside records, pins and references. All writers of those hold
 // the lock that the caller has.
 func (s *Store) tidy() {
-	for _, dir := range []string{s.imagesDir(), s.pinsDir(), filepath.Join(s.root, "refs")} {
+	for _, dir := range []string{s.imagesDir(), s.pinsDir(), filepath.Join(s.root, "refs"), s.pushedDir()} {
 		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() && strings.HasPrefix(d.Name(), state.TempPrefix) {
 				os.Remove(path)
@@ -188,6 +191,7 @@ type marks struct {
 	s      *Store
 	blobs  map[ref.Digest]bool
 	layers map[string]bool
+	kept   map[ref.Digest]bool // manifests of any kind that were followed; see content
 	// without are the ids of images that are taken for removed, with their references.
 	without map[string]bool
 }
@@ -221,17 +225,16 @@ func (m *marks) all(kept func() (map[string]bool, error)) error {
 	if err := m.pins(); err != nil {
 		return err
 	}
-	if kept == nil {
-		return nil
+	if kept != nil {
+		chains, err := kept()
+		if err != nil {
+			return err
+		}
+		for c := range chains {
+			m.layer(c)
+		}
 	}
-	chains, err := kept()
-	if err != nil {
-		return err
-	}
-	for c := range chains {
-		m.layer(c)
-	}
-	return nil
+	return m.pushed()
 }
 
 // layer marks a layer and those below it.
@@ -272,7 +275,11 @@ func (m *marks) target(d ref.Digest, declared string) error {
 			if e.Annotations["vnd.docker.reference.type"] != "" || !m.s.hasBlob(e.Digest) {
 				continue
 			}
-			if err := m.target(e.Digest, e.MediaType); err != nil {
+			err := m.target(e.Digest, e.MediaType)
+			if errors.Is(err, errdef.ErrInvalid) || errors.Is(err, errdef.ErrUnavailable) {
+				err = m.content(e.Digest) // something beside the images
+			}
+			if err != nil {
 				return err
 			}
 		}

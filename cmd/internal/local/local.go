@@ -56,6 +56,7 @@ func Main(serving Serving) int {
 		}
 		return serve(ctx, o, p, serving)
 	}
+	p.ServeRegistry = func(ctx context.Context, o cli.ServeRegistry) error { return serveRegistry(ctx, o, p) }
 	stop := func() {}
 	defer func() { stop() }()
 	p.Local = func(s cli.Store) (dial client.Dial, err error) {
