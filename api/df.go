@@ -17,7 +17,7 @@ import (
 // oldUsage is the answer of GET /system/df before API 1.52.
 type oldUsage struct {
 	LayersSize int64
-	Images     []image.Summary
+	Images     []summary
 	Containers []container.Summary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
@@ -35,7 +35,7 @@ func (s *server) systemDF(q *request) error {
 	cache := &build.DiskUsage{}
 	if q.minor < 52 {
 		return q.answer(http.StatusOK, oldUsage{
-			LayersSize: u.Layers, Images: images.old(), Containers: containers.Items,
+			LayersSize: u.Layers, Images: q.forVersion(images.Items), Containers: containers.Items,
 			Volumes: volumes.Items, BuildCache: []build.CacheRecord{},
 		})
 	}
@@ -73,14 +73,6 @@ type imageDiskUsage struct {
 	Items []summary `json:"Items,omitempty"`
 }
 
-func (u *imageDiskUsage) old() []image.Summary {
-	out := make([]image.Summary, 0, len(u.Items))
-	for _, i := range u.Items {
-		out = append(out, i.Summary)
-	}
-	return out
-}
-
 // disk is GET /hull/v1/disk, our own: every byte below the root directory of the store.
 func (s *server) disk(q *request) error {
 	d, err := s.engine.Disk(q.Context())
@@ -100,7 +92,7 @@ func imageUsage(u *engine.DiskUsage) *imageDiskUsage {
 		}
 		sum := imageSummary(&i)
 		sum.SharedSize, sum.Containers = u.Shared[i.ID], int64(users)
-		out.Items = append(out.Items, summary{sum, unixTime(u.LastUsed[i.ID])})
+		out.Items = append(out.Items, summary{Summary: sum, LastUsed: unixTime(u.LastUsed[i.ID])})
 	}
 	return out
 }

@@ -11,15 +11,23 @@ import (
 	"testing"
 )
 
-// TestImportURL: the engine fetches what an address gives, and nothing that ended early becomes an image.
-func TestImportURL(t *testing.T) {
-	var rootfs, packed bytes.Buffer
-	w := tar.NewWriter(&rootfs)
+// rootfsTar is the smallest root file system.
+func rootfsTar(t *testing.T) *bytes.Buffer {
+	t.Helper()
+	rootfs := new(bytes.Buffer)
+	w := tar.NewWriter(rootfs)
 	if err := w.WriteHeader(&tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o644, Size: 5}); err != nil {
 		t.Fatal(err)
 	}
 	w.Write([]byte("hello"))
 	w.Close()
+	return rootfs
+}
+
+// TestImportURL: the engine fetches what an address gives, and nothing that ended early becomes an image.
+func TestImportURL(t *testing.T) {
+	rootfs := rootfsTar(t)
+	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	z.Write(rootfs.Bytes())
 	z.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"hull/client"
@@ -11,6 +12,7 @@ import (
 	"hull/ref"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/spf13/cobra"
 )
 
@@ -61,8 +63,12 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	req.Env = a.withProxies(req.Env)
 	how := client.CreateOptions{Name: o.name, Platform: o.platform, StartSoon: startSoon}
 	created, err := c.ContainerCreate(ctx, how, req)
-	if o.pull == "missing" && isMissing(err) {
-		if err = a.pullMissing(ctx, c, o, req.Image, err); err == nil {
+	for wanted := neededImages(req.HostConfig, req.Image); o.pull != "never" && isMissing(err); {
+		var image string
+		if image, wanted = missing(wanted, err); image == "" {
+			break // it was brought before, and is missing all the same
+		}
+		if err = a.pullMissing(ctx, c, o, image, err); err == nil {
 			created, err = c.ContainerCreate(ctx, how, req)
 		}
 	}
@@ -78,9 +84,44 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	return created.ID, cid.write(created.ID)
 }
 
+// noSuchImage is how engines say that they have not got an image, before its name.
+const noSuchImage = "No such image: "
+
 // isMissing says whether an engine has not got the image of a container.
 func isMissing(err error) bool {
-	return errors.Is(err, errdef.ErrNotFound) && strings.Contains(err.Error(), "No such image")
+	return errors.Is(err, errdef.ErrNotFound) && strings.Contains(err.Error(), noSuchImage)
+}
+
+// neededImages are those that a container needs: its own, then those it mounts.
+func neededImages(host *container.HostConfig, own string) []string {
+	list := []string{own}
+	if host == nil {
+		return list
+	}
+	for _, m := range host.Mounts {
+		if m.Type == mount.TypeImage {
+			list = append(list, m.Source)
+		}
+	}
+	return list
+}
+
+// missing takes from wanted the image that err names, or the only one.
+func missing(wanted []string, err error) (image string, rest []string) {
+	if len(wanted) == 1 {
+		return wanted[0], nil
+	}
+	_, said, _ := strings.Cut(err.Error(), noSuchImage)
+	for i, image := range wanted {
+		r, bad := ref.Parse(image)
+		if bad != nil {
+			continue
+		}
+		if name := r.Tagged().Familiar(); said == name || strings.HasPrefix(said, name+": ") {
+			return image, slices.Delete(slices.Clone(wanted), i, i+1)
+		}
+	}
+	return "", nil
 }
 
 // pullMissing brings the image that is missing, if its name is one that a registry can know.

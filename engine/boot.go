@@ -161,7 +161,7 @@ func (e *Engine) Shutdown(ctx context.Context) ([]Outcome, error) {
 	var out outcomes
 	for range haltRounds {
 		var all []*Container
-		if err := e.eachRunning(func(c *Container) { all = append(all, c) }); err != nil {
+		if err := e.eachToHalt(func(c *Container) { all = append(all, c) }); err != nil {
 			return out.list, err
 		}
 		if len(all) == 0 {
@@ -182,15 +182,39 @@ func (e *Engine) Shutdown(ctx context.Context) ([]Outcome, error) {
 	return out.list, nil
 }
 
+// eachToHalt yields what runs, and what waits to be started again: that need not have a monitor.
+func (e *Engine) eachToHalt(yield func(*Container)) error {
+	seen := map[string]bool{}
+	if err := e.eachRunning(func(c *Container) {
+		seen[c.ID] = true
+		yield(c)
+	}); err != nil {
+		return err
+	}
+	kept, err := readNames(e.keptDir())
+	if err != nil {
+		return err
+	}
+	for _, id := range kept {
+		if !isID(id) || seen[id] {
+			continue
+		}
+		if c := e.peek(id); c != nil && c.State.Status == StatusRestarting {
+			yield(c)
+		}
+	}
+	return nil
+}
+
 // halt stops c for a shutdown of the machine.
 func (e *Engine) halt(ctx context.Context, c *Container) (stopped bool, err error) {
 	if c.Host.kept() {
-		if err := e.markHalted(ctx, c); err != nil {
+		if stopped, err = e.markHalted(ctx, c); err != nil {
 			return false, err
 		}
 	}
 	if !c.Running() {
-		return false, nil
+		return stopped, nil
 	}
 	_, wait, err := stopWith(&c.Config, StopOptions{})
 	if err != nil {
@@ -207,27 +231,37 @@ func (e *Engine) halt(ctx context.Context, c *Container) (stopped bool, err erro
 	return true, err
 }
 
-// markHalted records that c is stopped by the shutdown, and ends its back-off.
-func (e *Engine) markHalted(ctx context.Context, c *Container) error {
+// markHalted records that c is stopped by the shutdown. One that waits to be started again waits no longer; waited says so.
+// The state of c is that of after.
+func (e *Engine) markHalted(ctx context.Context, c *Container) (waited bool, err error) {
 	l, err := e.lock(ctx, c.ID)
 	if errors.Is(err, errdef.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer l.Unlock()
+	s, err := monitor.ReadState(e.dir(c.ID))
+	if err != nil {
+		return false, err
+	}
 	r := e.readRestarts(c.ID)
-	if e.loadState(c); c.Running() && !r.Stopped {
+	e.loadState(c)
+	waited = c.State.Status == StatusRestarting
+	if waited {
+		r.Judged, r.Due = s.Ends, time.Time{}
+	}
+	if (waited || c.Running()) && !r.Stopped {
 		r.Halted = true
-		return e.writeRestarts(c.ID, r, true)
+		if err := e.writeRestarts(c.ID, r, true); err != nil {
+			return false, err
+		}
 	}
-	_, err = e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpCancel})
-	if errors.Is(err, monitor.ErrNoMonitor) || errors.Is(err, errdef.ErrConflict) {
-		err = nil
+	if c.Running() {
+		return false, nil
 	}
-	e.loadState(c) // a start that the cancel came too late for
-	return err
+	return waited, e.cancelWait(ctx, c) // also before a monitor that is on its way
 }
 
 // outcomes collects what several goroutines do.

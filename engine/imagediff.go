@@ -11,6 +11,9 @@ func (e *Engine) CompareImages(ctx context.Context, old, young string) (*image.C
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	if err := e.bring(ctx, old, young); err != nil {
+		return nil, err
+	}
 	c, err := e.images().Compare(ctx, old, young)
 	return c, e.storeError(err)
 }

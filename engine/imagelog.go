@@ -36,6 +36,9 @@ func (e *Engine) PinImage(ctx context.Context, name, reason string) (*image.Pin,
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	if err := e.bring(ctx, name); err != nil {
+		return nil, err
+	}
 	p, err := e.images().Pin(ctx, name, reason)
 	return p, e.storeError(err)
 }

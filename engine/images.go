@@ -13,6 +13,7 @@ import (
 	"hull/errdef"
 	"hull/image"
 	"hull/payload"
+	"hull/ref"
 	"hull/state"
 )
 
@@ -26,23 +27,16 @@ func (e *Engine) images() *image.Store {
 }
 
 // imageFor finds the image a container is to be made of, and keeps its layers in place until the lease is given
-// back. The built-in image appears in the store when it is first asked for.
-func (e *Engine) imageFor(ctx context.Context, ref string) (*state.Locked, *image.Image, error) {
-	if ref == "" {
+// back.
+func (e *Engine) imageFor(ctx context.Context, name string) (*state.Locked, *image.Image, error) {
+	if name == "" {
 		return nil, nil, errdef.Invalid("invalid reference format: no image given")
 	}
 	lease, err := e.images().Lease(ctx)
 	if err != nil {
 		return nil, nil, e.storeError(err)
 	}
-	img, err := e.images().Resolve(ctx, ref)
-	if errors.Is(err, errdef.ErrNotFound) && IsBox(ref) {
-		if err := e.loadBox(ctx); err != nil {
-			lease.Unlock()
-			return nil, nil, err
-		}
-		img, err = e.images().Resolve(ctx, ref)
-	}
+	img, err := e.resolve(ctx, name)
 	if err == nil {
 		err = img.Config.Validate()
 	}
@@ -53,8 +47,36 @@ func (e *Engine) imageFor(ctx context.Context, ref string) (*state.Locked, *imag
 	return lease, img, nil
 }
 
-// IsBox reports whether ref names the built-in image.
-func IsBox(ref string) bool { return ref == BoxRef || ref == BoxRef+":latest" }
+// resolve finds an image by name. The built-in one appears in the store when a command first names it.
+func (e *Engine) resolve(ctx context.Context, name string) (*image.Image, error) {
+	img, err := e.images().Resolve(ctx, name)
+	if !errors.Is(err, errdef.ErrNotFound) || !IsBox(name) {
+		return img, err
+	}
+	if err := e.loadBox(ctx); err != nil {
+		return nil, err
+	}
+	return e.images().Resolve(ctx, name)
+}
+
+// bring makes sure that the built-in image is in the store if one of names is its.
+func (e *Engine) bring(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		if !IsBox(name) {
+			continue
+		}
+		if _, err := e.resolve(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IsBox reports whether name is one of the built-in image, which no registry is asked for.
+func IsBox(name string) bool {
+	r, err := ref.Parse(name)
+	return err == nil && r.Tagged().Familiar() == BoxRef+":"+ref.DefaultTag
+}
 
 // loadBox unpacks the built-in image into the store. Two at once do the same work twice, harmlessly.
 func (e *Engine) loadBox(ctx context.Context) error {
@@ -72,14 +94,7 @@ func (e *Engine) Image(ctx context.Context, name string) (*image.Image, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	img, err := e.images().Resolve(ctx, name)
-	if errors.Is(err, errdef.ErrNotFound) && IsBox(name) {
-		if err := e.loadBox(ctx); err != nil {
-			return nil, err
-		}
-		return e.images().Resolve(ctx, name)
-	}
-	return img, err
+	return e.resolve(ctx, name)
 }
 
 // ImageFor is Image for a platform, os/arch[/variant]; "" is the one that a container would be made of.
@@ -88,6 +103,9 @@ func (e *Engine) ImageFor(ctx context.Context, name, platform string) (*image.Im
 		return e.Image(ctx, name)
 	}
 	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	if err := e.bring(ctx, name); err != nil {
 		return nil, err
 	}
 	return e.images().ResolveFor(ctx, name, platform)
@@ -165,6 +183,9 @@ func (e *Engine) ImageHistory(ctx context.Context, name, platform string) ([]ima
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
+	if err := e.bring(ctx, name); err != nil {
+		return nil, err
+	}
 	return e.images().History(ctx, name, platform)
 }
 
@@ -189,13 +210,8 @@ func (e *Engine) SaveImages(ctx context.Context, names []string, o image.SaveOpt
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	for _, n := range names {
-		if !IsBox(n) {
-			continue
-		}
-		if _, err := e.Image(ctx, n); err != nil { // it is unpacked
-			return nil, err
-		}
+	if err := e.bring(ctx, names...); err != nil {
+		return nil, err
 	}
 	out, err := e.images().Save(ctx, names, o)
 	if err != nil {
@@ -224,6 +240,9 @@ func (e *Engine) ImportImage(ctx context.Context, r io.Reader, o image.ImportOpt
 // TagImage lets target name the image source.
 func (e *Engine) TagImage(ctx context.Context, source, target string) error {
 	if err := e.ready(); err != nil {
+		return err
+	}
+	if err := e.bring(ctx, source); err != nil {
 		return err
 	}
 	if err := e.images().Tag(ctx, source, target, "tag "+source); err != nil {

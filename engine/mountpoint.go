@@ -324,7 +324,7 @@ func (e *Engine) settleMounts(ctx context.Context, r *record) error {
 
 // settleImage resolves the image of a mount. The caller holds a lease, so that its layers stay.
 func (e *Engine) settleImage(ctx context.Context, m *MountPoint) error {
-	img, err := e.images().Resolve(ctx, m.Source)
+	img, err := e.resolve(ctx, m.Source)
 	if err != nil {
 		return err
 	}

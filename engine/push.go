@@ -30,6 +30,9 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 	if r.Digest != "" {
 		return errdef.Invalid("cannot push a digest reference")
 	}
+	if err := e.bring(ctx, r.Familiar()); err != nil {
+		return err
+	}
 	all := []ref.Ref{r}
 	if r.Tag == "" {
 		if all = e.images().Tags(r); len(all) == 0 {

@@ -364,16 +364,22 @@ func (e *Engine) forget(ctx context.Context, c *Container) error {
 			return err
 		}
 	}
+	return e.cancelWait(ctx, c)
+}
+
+// cancelWait ends the back-off of c, which is locked and no longer due. The state of c is that of after: it runs when this
+// came too late, and then it is for the caller to end.
+func (e *Engine) cancelWait(ctx context.Context, c *Container) error {
 	e.unkeep(c.ID)
-	_, err = e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpCancel})
+	_, err := e.ask(ctx, c.ID, &monitor.Request{Op: monitor.OpCancel})
 	e.loadState(c)
 	switch {
 	case err == nil, errors.Is(err, monitor.ErrNoMonitor), errors.Is(err, errdef.ErrConflict):
-		return nil // nobody there, or it runs: that is for the caller to end
+		return nil // nobody there, or it runs
 	case !errors.Is(err, monitor.ErrSilent):
 		return err
 	case c.Running():
-		return nil // for the caller too
+		return nil
 	}
 	// It might begin the start later.
 	if err := e.killMonitor(ctx, c.ID); err != nil {

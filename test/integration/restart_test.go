@@ -206,17 +206,21 @@ func TestShutdown(t *testing.T) {
 	for _, name := range []string{"polite", "failing", "plain", "volatile"} { // the trap is set
 		rig.Eventually(t, name+" listens", func() bool { return h.Run(t, "exec", name, "test", "-e", "/ready").Code == 0 })
 	}
+	rig.Eventually(t, "it crashes", func() bool { return inspect(t, h, "crashing", "{{.State.Status}}") == "restarting" })
 	begin := time.Now()
 	said := h.Must(t, "event", "shutdown")
 	if took := time.Since(begin); took > rig.Patience(8*time.Second) {
 		t.Errorf("one container takes a second, all together %v", took)
 	}
-	for _, name := range []string{"polite", "failing", "stubborn", "plain", "volatile"} {
+	for _, name := range []string{"polite", "failing", "stubborn", "plain", "volatile", "crashing"} {
 		if !strings.Contains("\n"+said+"\n", "\nstopped "+name+"\n") {
 			t.Errorf("%s was not stopped: %s", name, said)
 		}
 	}
 	rig.Eventually(t, "nothing is left", func() bool { return len(h.Pids()) == 0 })
+	if got := inspect(t, h, "crashing", "{{.State.Status}}"); got != "exited" {
+		t.Errorf("after the shutdown, what waited to be restarted is %s", got)
+	}
 	if got := h.Must(t, "logs", "polite"); got != "bye" {
 		t.Errorf("polite had no time to say bye: %q", got)
 	}
