@@ -124,7 +124,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Program = first
-	h.Must(t, "exec", "stays", "touch", "/die")
+	endWith(t, h, "stays", "/die")
 	log := filepath.Join(h.Root, "containers", inspect(t, h, "stays", "{{.Id}}"), "restart.json")
 	rig.Eventually(t, "its end was judged by the moved program alone", func() bool {
 		b, _ := os.ReadFile(log)
@@ -234,13 +234,22 @@ func TestShutdown(t *testing.T) {
 	h.Must(t, slices.Concat([]string{"rm", "-f"}, strings.Fields(h.Must(t, "ps", "-aq")))...)
 }
 
+// endWith makes the file that a container's process waits for before it ends. Who made it may go down with the container
+// before it has ended itself.
+func endWith(t *testing.T, h *rig.Hull, name, path string) {
+	t.Helper()
+	if r := h.Run(t, "exec", name, "touch", path); r.Code != 0 && r.Code != 128+int(unix.SIGKILL) {
+		t.Fatalf("exec in %s: %+v", name, r)
+	}
+}
+
 // TestUpdateRestart: a policy is given to a running container and taken from a crashing one.
 func TestUpdateRestart(t *testing.T) {
 	h := rig.Engine(t)
 	h.Load(t, rig.Busybox(t))
 	h.Must(t, "run", "-d", "--name", "given", "--network", "none", "busybox", "sh", "-c", "while ! [ -e /go ]; do sleep 0.05; done; exit 1")
 	h.Must(t, "update", "--restart", "on-failure:2", "given")
-	h.Must(t, "exec", "given", "touch", "/go")
+	endWith(t, h, "given", "/go")
 	rig.Eventually(t, "it was restarted twice", func() bool {
 		return inspect(t, h, "given", "{{.State.Status}} {{.RestartCount}} {{.HostConfig.RestartPolicy.Name}}") == "exited 2 on-failure"
 	})
