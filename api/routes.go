@@ -10,7 +10,8 @@ import (
 type access uint8
 
 const (
-	read  access = iota // tells
+	read  access = iota // tells what is known here
+	reach               // changes nothing here, but has the engine connect to a place of the client's choice
 	write               // changes state, or reaches into a container
 )
 
@@ -72,7 +73,7 @@ var table = [...]route{
 	{"GET", "/exec/{name}/json", (*server).inspectExec, read},
 
 	{"GET", "/images/json", (*server).listImages, read},
-	{"GET", "/images/search", (*server).search, read},
+	{"GET", "/images/search", (*server).search, reach},
 	{"POST", "/images/prune", (*server).pruneImages, write},
 	{"POST", "/images/load", (*server).loadImages, write},
 	{"GET", "/images/get", (*server).saveImages, read},
@@ -113,12 +114,12 @@ var table = [...]route{
 	{"POST", "/networks/{name}/disconnect", (*server).changeNetwork, write},
 	{"DELETE", "/networks/{name}", (*server).removeNetwork, write},
 
-	{"POST", "/auth", (*server).login, read},
-	{"GET", "/distribution/{name...}/json", (*server).distribution, read},
+	{"POST", "/auth", (*server).login, reach},
+	{"GET", "/distribution/{name...}/json", (*server).distribution, reach},
 	{"GET", "/hull/v1/registry/route", (*server).registryRoute, read},
 	{"GET", "/hull/v1/registry/origins", (*server).registryOrigins, read},
-	{"GET", "/hull/v1/registry/test", (*server).registryTest, read},
-	{"GET", "/hull/v1/registry/manifest", (*server).registryManifest, read},
+	{"GET", "/hull/v1/registry/test", (*server).registryTest, reach},
+	{"GET", "/hull/v1/registry/manifest", (*server).registryManifest, reach},
 	{"GET", "/plugins", (*server).noPlugins, read},
 	{"GET", "/swarm", (*server).noManager, read},
 	{"GET", "/swarm/unlockkey", (*server).noManager, read},

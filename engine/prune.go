@@ -162,12 +162,21 @@ func (e *Engine) pruneTrash(ctx context.Context, kind string, whole, dry bool, o
 	return nil
 }
 
-// imageUsers are the containers by the image they were made from, but for those that are as good as gone.
+// imageUsers are the containers by the images they were made from or have mounted, but for those that are as good as gone.
 func (e *Engine) imageUsers(gone map[string]bool) (map[string][]image.User, error) {
 	users := map[string][]image.User{}
 	err := e.each(func(c *Container) {
-		if !gone[c.ID] {
-			users[c.Image] = append(users[c.Image], image.User{ID: c.ID, Running: c.Running()})
+		if gone[c.ID] {
+			return
+		}
+		used := map[string]bool{c.Image: true}
+		for _, m := range c.Mounts {
+			if m.ImageID != "" {
+				used[m.ImageID] = true
+			}
+		}
+		for id := range used {
+			users[id] = append(users[id], image.User{ID: c.ID, Running: c.Running()})
 		}
 	})
 	return users, err

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"hull/errdef"
+	"hull/image"
 	"hull/ref"
 	"hull/trash"
 
@@ -41,9 +45,7 @@ func (e *Engine) Undo(ctx context.Context, o RestoreOptions) ([]Restored, error)
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	if err := e.tidyTrash(ctx, nil); err != nil {
-		return nil, e.storeError(err)
-	}
+	_ = e.tidyTrash(ctx, nil) // whoever comes next tries again
 	last, err := e.trash().Last()
 	if err != nil {
 		return nil, e.storeError(err)
@@ -74,9 +76,7 @@ func (e *Engine) Restore(ctx context.Context, name string, o RestoreOptions) (*R
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	if err := e.tidyTrash(ctx, nil); err != nil {
-		return nil, e.storeError(err)
-	}
+	_ = e.tidyTrash(ctx, nil)
 	list, err := e.trash().List()
 	if err != nil {
 		return nil, e.storeError(err)
@@ -239,6 +239,20 @@ func (e *Engine) restoreVolume(t *trash.Entry, name string) (*Restored, error) {
 	return &Restored{Kind: t.Kind, Name: name}, nil
 }
 
+// oneTarget is what a removed image is restored as under one other name: what all its names named.
+func oneTarget(r *image.Removed) (ref.Digest, error) {
+	target := r.Manifest
+	names := slices.Sorted(maps.Keys(r.Refs))
+	for i, name := range names {
+		if d := r.Refs[name]; i > 0 && d != target {
+			return "", errdef.Invalid("the image had names for different things, of which one name can be only one: %s: restore it without --name",
+				strings.Join(names, ", "))
+		}
+		target = r.Refs[name]
+	}
+	return target, nil
+}
+
 func (e *Engine) restoreImage(ctx context.Context, t *trash.Entry, name string) (*Restored, error) {
 	r, err := removedImage(&t.Item)
 	if err != nil {
@@ -252,9 +266,9 @@ func (e *Engine) restoreImage(ctx context.Context, t *trash.Entry, name string) 
 		if as.Digest != "" {
 			return nil, errdef.Invalid("%s: want a name and a tag", clip(name))
 		}
-		target := r.Manifest
-		for _, d := range r.Refs {
-			target = d
+		target, err := oneTarget(r)
+		if err != nil {
+			return nil, err
 		}
 		r.Refs = map[string]ref.Digest{as.Tagged().String(): target}
 	}

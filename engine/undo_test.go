@@ -1,17 +1,25 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"hull/errdef"
+	"hull/image"
+	"hull/ref"
+	"hull/trash"
 	"hull/volume"
+
+	"golang.org/x/sys/unix"
 )
 
 // kept is a container that does not remove itself.
@@ -158,5 +166,89 @@ func TestNoTrash(t *testing.T) {
 	}
 	if _, err := e.use(t.Context(), "web"); !errors.Is(err, errdef.ErrNotFound) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Something in the trash that is over its time and cannot go is no reason not to bring something else back.
+func TestUndoDespiteTrash(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("left out: a mount needs root")
+	}
+	e := fresh(t)
+	for _, name := range []string{"old", "data"} {
+		if _, err := e.CreateVolume(t.Context(), volume.Spec{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.RemoveVolume(t.Context(), name, RemoveVolumeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := filepath.Join(e.root, "undo/1")
+	record := filepath.Join(old, "record.json")
+	data, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r trash.Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	r.Up -= 48 * time.Hour
+	if data, err = json.Marshal(r); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(record, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(old, old, "", unix.MS_BIND, ""); err != nil { // a mount point cannot be renamed
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(old, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if e.tidyTrash(t.Context(), nil) == nil {
+		t.Fatal("the trash could be tidied: the test proves nothing")
+	}
+	if back, err := e.Undo(t.Context(), RestoreOptions{}); err != nil || len(back) != 1 || back[0].Name != "data" {
+		t.Errorf("got %+v, %v", back, err)
+	}
+	if list, err := e.Trash(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("the trash has %+v, %v", list, err)
+	}
+}
+
+// An image with names for different things comes back under one other name only if that is clear.
+func TestOneTarget(t *testing.T) {
+	one, two := ref.Digest("sha256:"+strings.Repeat("1", 64)), ref.Digest("sha256:"+strings.Repeat("2", 64))
+	for _, tt := range []struct {
+		refs map[string]ref.Digest
+		want ref.Digest
+	}{
+		{nil, one}, {map[string]ref.Digest{"a": two}, two}, {map[string]ref.Digest{"a": two, "b": two}, two}, {map[string]ref.Digest{"b": two, "a": one}, ""},
+	} {
+		for range 20 { // a map is read in any order
+			got, err := oneTarget(&image.Removed{Manifest: one, Refs: tt.refs})
+			if got != tt.want || (err == nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), ": a, b: ") {
+				t.Fatalf("%v: got %s, %v", tt.refs, got, err)
+			}
+		}
+	}
+}
+
+// Who has an image mounted uses it as much as who is made of it.
+func TestImageUsers(t *testing.T) {
+	e := fresh(t)
+	r := kept("web")
+	mounted := "sha256:" + strings.Repeat("ab", 32)
+	r.Mounts = append(r.Mounts, MountPoint{Mount: Mount{Type: mountImage}, ImageID: mounted})
+	c := placed(t, e, r)
+	users, err := e.imageUsers(nil)
+	if err != nil || len(users[mounted]) != 1 || users[mounted][0].ID != c.ID || len(users) != 2 {
+		t.Errorf("got %v, %v", users, err)
+	}
+	if users, err = e.imageUsers(map[string]bool{c.ID: true}); err != nil || len(users) > 0 {
+		t.Errorf("without it: %v, %v", users, err)
 	}
 }

@@ -41,11 +41,19 @@ type auth struct {
 	credential Credential
 	offline    bool // ask for an identity token too, at a login
 
-	// mu protects the following, and makes all wait for the one who asks for a token.
+	// mu protects the following.
 	mu       sync.Mutex
-	basic    bool             // the host wants name and password each time
-	tokens   map[string]token // by scope
-	identity string           // the identity token that came with one
+	basic    bool              // the host wants name and password each time
+	tokens   map[string]token  // by scope
+	asking   map[string]*quest // by scope: those who are asking for a token, of whom there is one at a time
+	identity string            // the identity token that came with one
+}
+
+// quest is somebody's request for a token, which others wait for as long as they care to.
+type quest struct {
+	done chan struct{} // closed when the following is known
+	err  error
+	left bool // nobody waited for the answer: it says nothing
 }
 
 type token struct {
@@ -73,22 +81,13 @@ func (a *auth) known(scope string) string {
 // answer is the Authorization that the challenges of a host ask for, "" when there is none or it was tried already.
 func (a *auth) answer(ctx context.Context, headers []string, scope, tried string) (string, error) {
 	challenges := parseChallenges(headers)
+	if i := slices.IndexFunc(challenges, func(c challenge) bool { return c.scheme == "bearer" }); i >= 0 {
+		return a.bearer(ctx, challenges[i], scope, tried)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if now := a.known(scope); now != tried && now != "" {
 		return now, nil // somebody else got it meanwhile
-	}
-	delete(a.tokens, scope)
-	for _, c := range challenges {
-		if c.scheme != "bearer" {
-			continue
-		}
-		t, err := a.token(ctx, c, scope)
-		if err != nil {
-			return "", err
-		}
-		a.tokens[scope] = t
-		return "Bearer " + t.value, nil
 	}
 	for _, c := range challenges {
 		if c.scheme == "basic" && a.credential.Username != "" && !a.basic {
@@ -97,6 +96,50 @@ func (a *auth) answer(ctx context.Context, headers []string, scope, tried string
 		}
 	}
 	return "", nil
+}
+
+// bearer is the Authorization with a token. Of all who want one for the same scope one asks, and the others wait for it;
+// should the one give up, the next asks.
+func (a *auth) bearer(ctx context.Context, c challenge, scope, tried string) (string, error) {
+	for {
+		a.mu.Lock()
+		if now := a.known(scope); now != tried && now != "" {
+			a.mu.Unlock()
+			return now, nil
+		}
+		q := a.asking[scope]
+		if q == nil {
+			q = &quest{done: make(chan struct{})}
+			a.asking[scope] = q
+			delete(a.tokens, scope)
+			a.mu.Unlock()
+			return a.quest(ctx, q, c, scope)
+		}
+		a.mu.Unlock()
+		select {
+		case <-q.done:
+			if q.err != nil && !q.left {
+				return "", q.err
+			}
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
+// quest asks for a token, and tells those who wait for it.
+func (a *auth) quest(ctx context.Context, q *quest, c challenge, scope string) (string, error) {
+	t, err := a.token(ctx, c, scope)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.asking, scope)
+	q.err, q.left = err, ctx.Err() != nil
+	close(q.done)
+	if err != nil {
+		return "", err
+	}
+	a.tokens[scope] = t
+	return "Bearer " + t.value, nil
 }
 
 // The life of a token whose answer names none, and how much earlier it is not used any more.
@@ -142,7 +185,9 @@ func (a *auth) token(ctx context.Context, c challenge, scope string) (token, err
 		return token{}, final("%s answers with no token", ask.url.Host)
 	}
 	if got.Refresh != "" {
+		a.mu.Lock()
 		a.identity = got.Refresh
+		a.mu.Unlock()
 	}
 	life := time.Duration(min(got.ExpiresIn, 24*60*60)) * time.Second
 	if life <= 0 {
@@ -250,11 +295,10 @@ func (a *auth) hide(s string) string {
 			s = strings.ReplaceAll(s, secret, "xxxxx")
 		}
 	}
-	if a.mu.TryLock() { // whoever holds it is asking for a token, and has the only one
-		defer a.mu.Unlock()
-		for _, t := range a.tokens {
-			s = strings.ReplaceAll(s, t.value, "xxxxx")
-		}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.tokens {
+		s = strings.ReplaceAll(s, t.value, "xxxxx")
 	}
 	return s
 }

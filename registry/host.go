@@ -39,8 +39,8 @@ func newHost(place Host, o Options) (*host, error) {
 		place: place, agent: cmp.Or(o.Agent, "hull"), idle: cmp.Or(o.Idle, defaultIdle), first: cmp.Or(o.Backoff, defaultBackoff), tries: 6,
 		notice: func(string) {}, push: o.Push,
 	}
-	h.net = newNetwork((&url.URL{Host: place.Addr}).Hostname(), tls, place.DialTimeout, o.Proxy)
-	h.auth = &auth{host: h, tokens: map[string]token{}}
+	h.net = newNetwork(tls, place.DialTimeout, o.Proxy)
+	h.auth = &auth{host: h, tokens: map[string]token{}, asking: map[string]*quest{}}
 	if o.Credential != nil {
 		h.auth.credential = o.Credential(place.Login)
 	}

@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -52,13 +55,45 @@ func TestGuard(t *testing.T) {
 	s.On("GET", "/blobs/", registrytest.Redirect(http.StatusTemporaryRedirect, "http://localhost:"+port))
 	r := open(t, s, Options{})
 	for _, h := range r.hosts { // as if it had been reached at a public address
-		h.net.home.DialContext = nil
+		h.net.home.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return &farConn{conn}, err
+		}
 	}
 	if _, _, err := readBlob(t, r, d, 0); err == nil || !strings.Contains(err.Error(), "nearer to us than itself") {
 		t.Errorf("want refused, got %v", err)
 	}
 	if n := len(other.Requests()); n != 0 {
 		t.Errorf("want no request there, got %d", n)
+	}
+}
+
+// farConn is a connection to a public address, as far as it says itself.
+type farConn struct{ net.Conn }
+
+func (farConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(1, 1, 1, 1), Port: 443} }
+
+// TestNearnessIsEarned: whoever takes a connection at an address of ours, and cannot show that it is the registry, has not
+// made the registry one of ours.
+func TestNearnessIsEarned(t *testing.T) {
+	s := registrytest.New(t, registrytest.Options{TLS: true})
+	for want, config := range map[int32]*tls.Config{public: {}, loopback: {InsecureSkipVerify: true}} {
+		n := newNetwork(config, 0, nil)
+		defer n.close()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.Addr+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := n.roundTrip(req, true)
+		if (err == nil) != (want == loopback) {
+			t.Fatalf("got %v", err)
+		}
+		if err == nil {
+			resp.Body.Close()
+		}
+		if got := n.reach.Load(); got != want {
+			t.Errorf("want the nearness %d, got %d", want, got)
+		}
 	}
 }
 

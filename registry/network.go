@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"sync/atomic"
@@ -29,22 +30,13 @@ const (
 	atOnce      = 16 // idle connections that are kept
 )
 
-func newNetwork(name string, home *tls.Config, dial time.Duration, proxy func(*http.Request) (*url.URL, error)) *network {
+func newNetwork(home *tls.Config, dial time.Duration, proxy func(*http.Request) (*url.URL, error)) *network {
 	n := &network{proxy: proxy}
 	if dial <= 0 {
 		dial = dialTimeout
 	}
 	n.home = newTransport(home, &net.Dialer{Timeout: dial})
 	n.home.Proxy = proxy
-	connect := n.home.DialContext
-	n.home.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := connect(ctx, network, address)
-		// A proxy's address says nothing of the host's.
-		if at, _, _ := net.SplitHostPort(address); err == nil && at == name {
-			n.reached(conn.RemoteAddr())
-		}
-		return conn, err
-	}
 	// Certificates of the host's own authority are good for its storage too; our certificate is shown to nobody else, and
 	// what nobody vouches for is trusted nowhere else.
 	away := home.Clone()
@@ -69,7 +61,7 @@ func (n *network) close() {
 // roundTrip sends the request to the host, or away from it.
 func (n *network) roundTrip(req *http.Request, home bool) (*http.Response, error) {
 	if home {
-		return n.home.RoundTrip(req)
+		return n.home.RoundTrip(n.credited(req))
 	}
 	if n.proxy != nil {
 		if via, err := n.proxy(req); err != nil || via != nil {
@@ -121,6 +113,20 @@ func nearness(a netip.Addr) int32 {
 func inPrefix(a netip.Addr, prefix string) bool {
 	p, err := netip.ParsePrefix(prefix)
 	return err == nil && p.Contains(a)
+}
+
+// credited lets the host have the nearness of the address that answers the request. A connection says that when it is
+// used, which is after its TLS handshake: whoever only accepts one at an address of ours, because a name leads there for a
+// moment, is not the host. The address of a proxy says nothing of the host's.
+func (n *network) credited(req *http.Request) *http.Request {
+	if n.proxy != nil {
+		if via, err := n.proxy(req); err != nil || via != nil {
+			return req
+		}
+	}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) { n.reached(c.Conn.RemoteAddr()) },
+	}))
 }
 
 func (n *network) reached(a net.Addr) {

@@ -394,3 +394,48 @@ func TestRedirect(t *testing.T) {
 		t.Errorf("want an end of redirects, got %v", err)
 	}
 }
+
+// Who waits for somebody else's request for a token may give up; and when the one who asks gives up, another asks.
+func TestTokenWaiters(t *testing.T) {
+	s := registrytest.New(t, registrytest.Options{User: "me", Password: canary, Bearer: true})
+	d := s.AddBlob("app", random(100))
+	r := open(t, s, Options{Credential: login})
+	s.On("GET", "/token", registrytest.Hang(-1)).Times(1)
+	read := func(ctx context.Context) error {
+		body, _, err := r.Blob(ctx, d, 0)
+		if err == nil {
+			body.Close()
+		}
+		return err
+	}
+	var wg sync.WaitGroup
+	asker, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	var asked error
+	wg.Go(func() { asked = read(asker) })
+	for s.Count("GET", "/token") == 0 && t.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	hurried, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if err := read(hurried); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gave up got %v", err)
+	}
+	var rest [5]error
+	for i := range rest {
+		wg.Go(func() { rest[i] = read(t.Context()) })
+	}
+	giveUp()
+	wg.Wait()
+	if !errors.Is(asked, context.Canceled) {
+		t.Errorf("who asked got %v", asked)
+	}
+	for _, err := range rest {
+		if err != nil {
+			t.Errorf("who waited got %v", err)
+		}
+	}
+	if n := s.Count("GET", "/token"); n != 2 {
+		t.Errorf("%d requests for a token, want the one that hangs and one more", n)
+	}
+}

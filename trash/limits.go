@@ -43,7 +43,7 @@ func (s *Store) Tidy(ctx context.Context, l Limits, measure func(*Item) int64) (
 		}
 		return err
 	}
-	now := time.Now()
+	now := s.now()
 	for len(numbers) > 0 {
 		i := s.listed(numbers[0])
 		if i == nil {
@@ -89,15 +89,21 @@ func (s *Store) Tidy(ctx context.Context, l Limits, measure func(*Item) int64) (
 	return gone, nil
 }
 
-// expired judges by the clock. One that was removed in the future, as somebody has set the clock back, was removed now:
-// or it would stay for as long as the clock was wrong.
-func (s *Store) expired(i *Item, keep time.Duration, now time.Time) bool {
-	if i.Removed.After(now.Add(time.Minute)) {
-		i.Removed = now
-		_ = os.Chtimes(i.dir, now, now) // which is what counts where the record is damaged
-		s.rewrite(i)
+// expired says whether the time of a thing is over. One that was removed in the future, as somebody has set the clock back,
+// was removed now: or it would stay for as long as the clock was wrong.
+func (s *Store) expired(i *Item, keep time.Duration, now moment) bool {
+	if keep <= 0 {
+		return true
 	}
-	return now.Sub(i.Removed) >= keep
+	age, known := i.age(now)
+	if known && age < -time.Minute {
+		i.Removed = now.wall
+		i.stamp(now)
+		_ = os.Chtimes(i.dir, now.wall, now.wall) // which is what counts where the record is damaged
+		s.rewrite(i)
+		age = 0
+	}
+	return known && age >= keep
 }
 
 // rewrite writes the record of a listed item; one that has gone meanwhile, or is damaged, stays as it is.

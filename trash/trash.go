@@ -64,9 +64,12 @@ type Record struct {
 	ID      string    `json:"id,omitempty"` // of a container or an image
 	Name    string    `json:"name"`
 	Removed time.Time `json:"removed"`
-	By      string    `json:"by"`              // the command
-	Batch   string    `json:"batch,omitempty"` // the same for all that one command removed
-	Size    int64     `json:"size"`            // bytes that are free without it; negative is not known yet
+	// Boot and Up are the boot of the machine in which that was, and how old it was then: see age.go.
+	Boot  string        `json:"boot,omitempty"`
+	Up    time.Duration `json:"up,omitempty"`
+	By    string        `json:"by"`              // the command
+	Batch string        `json:"batch,omitempty"` // the same for all that one command removed
+	Size  int64         `json:"size"`            // bytes that are free without it; negative is not known yet
 	// Layers are the chain ids of the layers that a container is made of.
 	Layers []string `json:"layers,omitempty"`
 	// Volumes says that the anonymous volumes of a container go with it.
@@ -93,10 +96,12 @@ type Store struct {
 	dir string
 	// Discard, when set, does the work of state.Remove with more rights.
 	Discard func(dir string) error
+
+	now func() moment
 }
 
 // Open returns the trash of the store root. It touches nothing.
-func Open(root string) *Store { return &Store{dir: filepath.Join(root, "undo")} }
+func Open(root string) *Store { return &Store{dir: filepath.Join(root, "undo"), now: present} }
 
 func (s *Store) limbo(name string) string { return filepath.Join(s.dir, limboDir, name) }
 func (s *Store) path(n int) string        { return filepath.Join(s.dir, strconv.Itoa(n)) }
@@ -132,6 +137,7 @@ func (s *Store) BeginDurable(r *Record) (*Entry, error) {
 }
 
 func (s *Store) begin(r *Record, write func(string, []byte) error) (*Entry, error) {
+	r.stamp(s.now())
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err

@@ -332,3 +332,39 @@ func TestDamaged(t *testing.T) {
 		}
 	}
 }
+
+// at lets the store have another time.
+func (s *Store) at(m moment) *Store {
+	s.now = func() moment { return m }
+	return s
+}
+
+// A clock that is wrong takes nothing away: not one that was set ahead while the machine runs, nor one that the machine has
+// just come up with. What was removed long ago goes, whatever became of the clock since.
+func TestClockAhead(t *testing.T) {
+	day := 24 * time.Hour
+	begin := moment{time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), "first", 5 * time.Hour}
+	for _, c := range []struct {
+		what string
+		now  moment
+		want string
+	}{
+		{"a minute later", moment{begin.wall.Add(time.Minute), "first", begin.up + time.Minute}, "a"},
+		{"a day later", moment{begin.wall.Add(day), "first", begin.up + day}, ""},
+		{"set ahead by two days", moment{begin.wall.Add(2 * day), "first", begin.up + time.Minute}, "a"},
+		{"set back by two days, after one", moment{begin.wall.Add(-day), "first", begin.up + day}, ""},
+		{"come up with a clock ahead", moment{begin.wall.Add(2 * day), "second", time.Minute}, "a"},
+		{"come up two days later", moment{begin.wall.Add(2 * day), "second", 2 * time.Hour}, ""},
+		{"come up an hour later", moment{begin.wall.Add(time.Hour), "second", 2 * time.Hour}, "a"},
+		{"nobody knows the boot", moment{wall: begin.wall.Add(2 * day)}, ""},
+	} {
+		s := Open(t.TempDir()).at(begin)
+		put(t, s, Record{Name: "a", Removed: begin.wall})
+		if _, err := s.at(c.now).Tidy(t.Context(), Limits{Keep: day, Size: 100, Count: 5}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(t, s); got != c.want {
+			t.Errorf("%s: want %q, got %q", c.what, c.want, got)
+		}
+	}
+}
