@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -246,6 +247,7 @@ type progress struct {
 }
 
 type messageDetail struct {
+	Code    int    `json:"code,omitempty"` // 400 when what was sent is at fault
 	Message string `json:"message"`
 }
 
@@ -276,7 +278,11 @@ func (m *messages) fail(err error) error {
 	if !begun {
 		return err
 	}
-	m.send(message{Error: err.Error(), ErrorDetail: &messageDetail{err.Error()}})
+	detail := &messageDetail{Message: err.Error()}
+	if errors.Is(err, errdef.ErrInvalid) {
+		detail.Code = http.StatusBadRequest
+	}
+	m.send(message{Error: err.Error(), ErrorDetail: detail})
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (s *server) diffImages(q *request) error {
 		return enc.Encode(diffLine{File: &fileChange{ch.Path, string(ch.Kind), ch.What, wireEntry(ch.Old), wireEntry(ch.New)}})
 	})
 	if err != nil {
-		_ = enc.Encode(diffLine{Error: &messageDetail{err.Error()}})
+		_ = enc.Encode(diffLine{Error: &messageDetail{Message: err.Error()}})
 	} else {
 		end := wireSummary(sum)
 		_ = enc.Encode(diffLine{End: &end})

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"hull/client"
+	"hull/ref"
 
 	"github.com/spf13/cobra"
 )
@@ -32,6 +33,11 @@ func (a *app) importImage(cmd *cobra.Command, source string, o client.ImportOpti
 	if err != nil {
 		return err
 	}
+	if o.Name != "" {
+		if _, err := ref.Parse(o.Name); err != nil {
+			return err
+		}
+	}
 	p := a.newProgress(false)
 	var in io.Reader // nil: the engine fetches it
 	if !strings.HasPrefix(source, "http://") && !strings.HasPrefix(source, "https://") {
@@ -45,7 +51,7 @@ func (a *app) importImage(cmd *cobra.Command, source string, o client.ImportOpti
 	m, err := c.ImageImport(cmd.Context(), in, source, o)
 	if err != nil {
 		p.done()
-		return err
+		return ofFile(source, err)
 	}
-	return p.show(m)
+	return ofFile(source, p.show(m))
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"archive/tar"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -38,10 +40,18 @@ func buildLoad(a *app, cmd *cobra.Command) {
 		m, err := c.ImageLoad(cmd.Context(), p.upload(in), quiet || !p.live, platforms.split())
 		if err != nil {
 			p.done()
-			return err
+			return ofFile(file, err)
 		}
-		return p.show(m)
+		return ofFile(file, p.show(m))
 	}
+}
+
+// ofFile names the file that err, when it is about what was sent, is about.
+func ofFile(name string, err error) error {
+	if name == "" || name == "-" || !errors.Is(err, errdef.ErrInvalid) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // archive is input for what may be a directory, such as an OCI image layout or skopeo's dir: that is packed on the way.

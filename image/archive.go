@@ -32,6 +32,12 @@ const (
 
 const maxArchiveEntries = 100_000
 
+// What is accepted, for those who came with something else.
+const (
+	acceptedImages = "hull load takes what docker save writes and OCI image layouts, as tar or directory, plain or compressed by gzip, bzip2 or zstd; hull import takes root file systems"
+	acceptedRoot   = "hull import takes the tar of a root file system, plain or compressed by gzip, bzip2 or zstd; hull load takes images"
+)
+
 // readArchive reads r to its end, since what the files mean may come last, and spools them.
 func readArchive(ctx context.Context, e *early, r io.Reader, progress func(Progress)) (*archive, error) {
 	a := &archive{meta: map[string][]byte{}, files: map[string]spooled{}, links: map[string]string{}}
@@ -39,11 +45,17 @@ func readArchive(ctx context.Context, e *early, r io.Reader, progress func(Progr
 	tr := tar.NewReader(&cancelled{ctx, r})
 	for entries := 0; ; entries++ {
 		hdr, err := tr.Next()
+		if err == io.EOF && entries == 0 {
+			return nil, errdef.Invalid("the archive is empty: %s", acceptedImages)
+		}
 		if err == io.EOF {
 			return a, nil
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if err != nil && entries == 0 {
+			return nil, errdef.As(errdef.ErrInvalid, fmt.Errorf("not an archive of images (%w): %s", err, acceptedImages))
 		}
 		if err != nil {
 			return nil, errdef.As(errdef.ErrInvalid, fmt.Errorf("read archive: %w", err))

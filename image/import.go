@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -99,8 +100,11 @@ func (in *incoming) importLayer(ctx context.Context, r io.Reader, below []string
 		res, err = layer.Unpack(ctx, fsDir, tar, layer.Options{NoDigest: compression == layer.Plain && src == io.Reader(br)})
 		tar.Close()
 	}
-	if err == nil && res.Entries == 0 {
-		err = errdef.Invalid("the archive is empty or not a tar")
+	switch {
+	case errors.Is(err, errdef.ErrInvalid) && res.Entries == 0:
+		err = errdef.As(errdef.ErrInvalid, fmt.Errorf("not the archive of a root file system (%w): %s", err, acceptedRoot))
+	case err == nil && res.Entries == 0:
+		err = errdef.Invalid("the archive is empty or not a tar: %s", acceptedRoot)
 	}
 	if err == nil { // what the decompressor did not need is part of the blob
 		_, err = io.Copy(io.Discard, tee)

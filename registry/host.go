@@ -277,7 +277,12 @@ func (h *host) plain(err error, req *http.Request) error {
 		err = ue.Err
 	}
 	err = fmt.Errorf("%s %s: %w", req.Method, bare(req.URL), err)
-	if isRefused(err) && !h.met.Load() {
+	switch {
+	case h.met.Load():
+		return err
+	case isCutOff(err):
+		return final("no network leads to %s: %w (check the network; hull load brings images from files, and the image box is built in)", req.URL.Host, err)
+	case isRefused(err), isUnresolvable(err):
 		return &finalError{err} // it is not that it was restarted: nobody was ever there
 	}
 	return err

@@ -11,6 +11,8 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -176,4 +178,25 @@ func isNobody(err error) bool {
 // isRefused says that nobody listens, or that there is no way there.
 func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
+}
+
+// isUnresolvable says that the name of a host could not be asked for: no server of names was there, or it kept silent, for
+// which the resolver has waited twice.
+func isUnresolvable(err error) bool {
+	var dns *net.DNSError
+	if !errors.As(err, &dns) {
+		return false
+	}
+	// It keeps the text of its cause only.
+	return dns.IsTimeout || endsWith(dns.Err, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ECONNREFUSED)
+}
+
+// isCutOff says that this machine has no network that leads to the host, or to a server of names.
+func isCutOff(err error) bool {
+	var dns *net.DNSError
+	return errors.Is(err, syscall.ENETUNREACH) || errors.As(err, &dns) && endsWith(dns.Err, syscall.ENETUNREACH)
+}
+
+func endsWith(text string, errs ...syscall.Errno) bool {
+	return slices.ContainsFunc(errs, func(e syscall.Errno) bool { return strings.HasSuffix(text, e.Error()) })
 }
