@@ -17,6 +17,7 @@ type collected struct {
 	Images         []collectedImage // that went, the least recently used first
 	Stay           []stayingImage
 	Deleted        []images.DeleteResponse
+	Dropped        []droppedBlob
 	SpaceReclaimed int64
 	Before, After  int64 // bytes of all layers and blobs
 }
@@ -28,9 +29,15 @@ type collectedImage struct {
 	Size     int64 // that nothing else needed
 }
 
+type droppedBlob struct {
+	Digest ref.Digest
+	Size   int64
+	From   string // a repository that holds it
+}
+
 type stayingImage struct{ ID, Why string }
 
-// collectGarbage is POST /hull/v1/gc?keep=20GB&unused-for=14d&reflog=30d&dry-run=1.
+// collectGarbage is POST /hull/v1/gc?keep=20GB&unused-for=14d&reflog=30d&drop-blobs=1&dry-run=1.
 func (s *server) collectGarbage(q *request) error {
 	o := engine.GCOptions{Dry: q.flag("dry-run")}
 	if text := q.query("keep"); text != "" {
@@ -51,13 +58,19 @@ func (s *server) collectGarbage(q *request) error {
 		}
 		*to = &d
 	}
+	if q.flag("drop-blobs") {
+		o.Drop = new(true)
+	}
 	c, err := s.engine.GC(q.Context(), o)
 	if err != nil {
 		return err
 	}
-	out := collected{Images: []collectedImage{}, Stay: []stayingImage{}, Deleted: deletedImages(c.Deleted), SpaceReclaimed: c.Bytes, Before: c.Before, After: c.After}
+	out := collected{Images: []collectedImage{}, Stay: []stayingImage{}, Deleted: deletedImages(c.Deleted), Dropped: []droppedBlob{}, SpaceReclaimed: c.Bytes, Before: c.Before, After: c.After}
 	for _, i := range c.Images {
 		out.Images = append(out.Images, collectedImage{i.ID, notNil(i.Names), i.Used, i.Bytes})
+	}
+	for _, b := range c.Dropped {
+		out.Dropped = append(out.Dropped, droppedBlob(b))
 	}
 	for _, i := range c.Stay {
 		out.Stay = append(out.Stay, stayingImage(i))

@@ -14,6 +14,7 @@ import (
 	"hull/engine"
 	"hull/errdef"
 	"hull/image"
+	"hull/registry"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/image"
@@ -327,7 +328,12 @@ func (s *server) saveImages(q *request) error {
 	if len(names) == 0 {
 		return errdef.Invalid("no image is named")
 	}
-	out, err := s.engine.SaveImages(q.Context(), names, image.SaveOptions{Platforms: want, Format: q.query("format")})
+	logins, err := q.logins()
+	if err != nil {
+		return err
+	}
+	remote := engine.Remote{Credential: func(name string) registry.Credential { return logins[name] }}
+	out, err := s.engine.SaveImages(q.Context(), names, image.SaveOptions{Platforms: want, Format: q.query("format")}, remote)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ func buildGC(a *app, cmd *cobra.Command) {
 	f.StringVar(&o.Keep, "keep", "", "Remove images, the least recently used first, until all take no more than this (20GB)")
 	f.StringVar(&o.UnusedFor, "unused-for", "", "Remove only images that have not been used for that long (14d); with --keep the default is 1h")
 	f.StringVar(&o.Reflog, "reflog", "", "Keep for that long what a name was before it was given to another image (default 30d)")
+	f.BoolVar(&o.Drop, "drop-blobs", false, "Drop the blobs of layers that are unpacked and that a registry is known to hold; who needs one fetches it again")
 	f.BoolVar(&o.Dry, "dry-run", false, "Remove nothing, and print what would be removed")
 	f.StringVar(&format, "format", "", formatUsage)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +61,17 @@ func (a *app) printCollected(got client.Collected, o client.GCOptions) error {
 		}
 		a.out.println()
 	}
+	if len(got.Dropped) > 0 {
+		rows := make([]any, 0, len(got.Dropped))
+		for _, b := range got.Dropped {
+			rows = append(rows, &droppedRow{b})
+		}
+		columns := []column{{"Digest", "BLOB"}, {"From", "KEPT BY"}, {"Size", "SIZE"}, {"Bytes", "BYTES"}}
+		if err := a.printTable(columns, rows, false); err != nil {
+			return err
+		}
+		a.out.println()
+	}
 	for _, i := range got.Stay {
 		a.out.printf("%s stays: %s\n", shortID(i.ID), a.cell(i.Why))
 	}
@@ -72,6 +85,16 @@ func (a *app) printCollected(got client.Collected, o client.GCOptions) error {
 	}
 	return nil
 }
+
+// droppedRow is the blob of a layer that is not kept here any more.
+type droppedRow struct{ b client.DroppedBlob }
+
+func (*droppedRow) isRow() {}
+
+func (r *droppedRow) Digest() string { return shortID(r.b.Digest) }
+func (r *droppedRow) From() string   { return r.b.From }
+func (r *droppedRow) Size() string   { return size(r.b.Size) }
+func (r *droppedRow) Bytes() string  { return strconv.FormatInt(r.b.Size, 10) }
 
 // collectedRow is an image that went.
 type collectedRow struct {

@@ -12,6 +12,7 @@ import (
 // GCOptions are for GC, as a person writes them: sizes like 20GB, ages like 14d. What is empty the engine's settings say.
 type GCOptions struct {
 	Keep, UnusedFor, Reflog string
+	Drop                    bool // blobs of layers that a registry is known to hold go too
 	Dry                     bool // change nothing, only tell
 }
 
@@ -20,8 +21,16 @@ type Collected struct {
 	Images         []CollectedImage // the least recently used first
 	Stay           []struct{ ID, Why string }
 	Deleted        []image.DeleteResponse
+	Dropped        []DroppedBlob
 	SpaceReclaimed int64
 	Before, After  int64 // bytes of all layers and blobs
+}
+
+// DroppedBlob is the blob of a layer that can be fetched again.
+type DroppedBlob struct {
+	Digest string
+	Size   int64
+	From   string // a repository that holds it
 }
 
 // CollectedImage is an image that went.
@@ -40,6 +49,7 @@ func (c *Client) GC(ctx context.Context, o GCOptions) (out Collected, err error)
 			q.Set(key, value)
 		}
 	}
+	flag(q, "drop-blobs", o.Drop)
 	flag(q, "dry-run", o.Dry)
 	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/gc", query: q}, &out)
 	return out, err

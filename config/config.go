@@ -52,6 +52,7 @@ type Config struct {
 	GC struct {
 		Keep           int64          // bytes; 0 lets nothing go by itself
 		Unused, Reflog *time.Duration // as --unused-for and --reflog of gc
+		DropBlobs      bool           // as --drop-blobs
 	}
 	Ulimits        []Ulimit
 	DefaultRuntime string

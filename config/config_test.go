@@ -84,6 +84,7 @@ nproc = { soft = 10, hard = 20 }
 keep = "20GB"
 unused-for = "14d"
 reflog = "12h"
+drop-blobs = true
 
 [runtimes.crun]
 path = "/usr/bin/crun"
@@ -102,6 +103,7 @@ func want() *Config {
 		Runtimes: []Runtime{{"crun", "/usr/bin/crun", []string{"--debug"}}, {"other", "runc", nil}},
 	}
 	c.GC.Keep, c.GC.Unused, c.GC.Reflog = 20<<30, new(14*24*time.Hour), new(12*time.Hour)
+	c.GC.DropBlobs = true
 	c.Log.Driver, c.Log.Options = "local", map[string]string{"max-size": "20m", "max-file": "3"}
 	c.Network.Address, c.Network.MTU, c.Network.Publish = netip.MustParsePrefix("172.30.0.1/16"), 1400, netip.MustParseAddr("127.0.0.1")
 	c.Network.Pools = []Pool{{netip.MustParsePrefix("10.200.0.0/16"), 24}, {netip.MustParsePrefix("fd00:1::/48"), 64}}
@@ -171,7 +173,7 @@ func TestDockerFile(t *testing.T) {
 		"registry.local:5000": {"block": false, "insecure": true, "http": true, "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem"}
 	}},
 	"trash": {"keep": "2h", "size": "1g"},
-	"gc": {"keep": "20g", "unused-for": "2w", "reflog": "12h"}
+	"gc": {"keep": "20g", "unused-for": "2w", "reflog": "12h", "drop-blobs": true}
 }`))
 	if err != nil {
 		t.Fatal(err)

@@ -100,6 +100,9 @@ var Keys = [...]Key{
 	{"gc.reflog", "", "age", "30d", "For how long gc keeps what a name was before it was given to another image, as --reflog.",
 		func(c *Config, v *value) error { return v.age(&c.GC.Reflog) },
 		func(c *Config) string { return stringOf(c.GC.Reflog) }},
+	{"gc.drop-blobs", "", "true or false", "false", "Whether gc, and whoever keeps to the budget, drops the blobs of layers that a registry is known to hold, as --drop-blobs.",
+		func(c *Config, v *value) error { return v.flag(&c.GC.DropBlobs) },
+		func(c *Config) string { return fmt.Sprint(c.GC.DropBlobs) }},
 
 	{"ulimits", "default-ulimits", "table of NUMBER, \"SOFT:HARD\" or {soft, hard}", "core 0, nofile 1024:524288", "Resource limits of containers, as --ulimit; -1 is unlimited.",
 		func(c *Config, v *value) error { return v.ulimits(&c.Ulimits) },

@@ -13,6 +13,7 @@ import (
 type GCOptions struct {
 	Keep           *int64         // bytes that images may take
 	Unused, Reflog *time.Duration // as image.GCOptions has them
+	Drop           *bool          // as image.GCOptions has it
 	Dry            bool           // change nothing, only tell
 	by             string
 }
@@ -39,6 +40,9 @@ func (e *Engine) GC(ctx context.Context, o GCOptions) (*image.Collected, error) 
 	if o.Reflog != nil {
 		window = *o.Reflog
 	}
+	if o.Drop == nil {
+		o.Drop = new(conf.GC.DropBlobs)
+	}
 	users, err := e.imageUsers(nil)
 	if err != nil {
 		return nil, err
@@ -53,7 +57,7 @@ func (e *Engine) GC(ctx context.Context, o GCOptions) (*image.Collected, error) 
 		return e.usersOf(id)
 	}
 	c, err := e.images().GC(ctx, image.GCOptions{
-		Keep: o.Keep, Unused: o.Unused, Window: window, Dry: o.Dry, InUse: inUse, Kept: e.layersInUse, By: o.by,
+		Keep: o.Keep, Unused: o.Unused, Window: window, Drop: *o.Drop, Dry: o.Dry, InUse: inUse, Kept: e.layersInUse, By: o.by,
 	})
 	if err != nil {
 		return nil, e.storeError(err)
@@ -64,7 +68,7 @@ func (e *Engine) GC(ctx context.Context, o GCOptions) (*image.Collected, error) 
 				e.imageEvent("delete", d.Deleted, d.Deleted)
 			}
 		}
-		if len(c.Deleted) > 0 {
+		if len(c.Deleted)+len(c.Dropped) > 0 {
 			e.event("image", "prune", "", map[string]string{"reclaimed": strconv.FormatInt(c.Bytes, 10)})
 		}
 	}

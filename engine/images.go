@@ -205,14 +205,15 @@ func (e *Engine) LoadImages(ctx context.Context, r io.Reader, o image.LoadOption
 	return loaded, e.storeError(err)
 }
 
-// SaveImages prepares an archive of images. Close it.
-func (e *Engine) SaveImages(ctx context.Context, names []string, o image.SaveOptions) (*image.Outgoing, error) {
+// SaveImages prepares an archive of images. Close it. remote is for what was dropped and has to be fetched again.
+func (e *Engine) SaveImages(ctx context.Context, names []string, o image.SaveOptions, remote Remote) (*image.Outgoing, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
 	if err := e.bring(ctx, names...); err != nil {
 		return nil, err
 	}
+	o.From = e.origins(remote)
 	out, err := e.images().Save(ctx, names, o)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"io"
 
 	"hull/errdef"
 	"hull/image"
@@ -51,9 +50,7 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 	for _, r := range all {
 		done, err := e.images().Push(ctx, repo, r, image.PushOptions{
 			Platform: o.Platform, Uploads: c.Registry.Uploads, Progress: o.Progress,
-			Fetch: func(ctx context.Context, name string, d ref.Digest) (io.ReadCloser, error) {
-				return e.fetch(ctx, name, d, o.Remote)
-			},
+			From: e.origins(o.Remote),
 		})
 		if err != nil {
 			return e.storeError(err)
@@ -64,33 +61,4 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 		e.imageEvent("push", r.Familiar(), r.FamiliarName())
 	}
 	return nil
-}
-
-// fetch opens a blob where it is known to be.
-func (e *Engine) fetch(ctx context.Context, name string, d ref.Digest, o Remote) (io.ReadCloser, error) {
-	r, err := ref.Parse(name)
-	if err != nil {
-		return nil, err
-	}
-	repo, err := e.repository(r, o, false)
-	if err != nil {
-		return nil, err
-	}
-	body, _, err := repo.Blob(ctx, d, 0)
-	if err != nil {
-		repo.Close()
-		return nil, err
-	}
-	return &fetched{body, repo.Close}, nil
-}
-
-// fetched is a blob with the connection it comes through.
-type fetched struct {
-	io.ReadCloser
-	end func()
-}
-
-func (f *fetched) Close() error {
-	defer f.end()
-	return f.ReadCloser.Close()
 }

@@ -576,6 +576,12 @@ func (c *checker) image(ctx context.Context, id string, target ref.Digest) error
 	}
 	chain := chainIDs(conf.RootFS.DiffIDs)
 	for i, d := range m.Layers {
+		if !c.wrong[d.Digest] && c.s.dropped(d.Digest, chain[i]) {
+			if err := c.withoutBlob(ctx, i, d, conf.RootFS.DiffIDs[i], chain); err != nil {
+				return err
+			}
+			continue
+		}
 		usable, err := c.need(ctx, id, d.Digest, "layer")
 		if err != nil {
 			return err
@@ -594,6 +600,54 @@ func (c *checker) image(ctx context.Context, id string, target ref.Digest) error
 		}
 	}
 	return nil
+}
+
+// withoutBlob compares a layer with the sum that was made when its blob was dropped. A damaged one needs the blob again.
+func (c *checker) withoutBlob(ctx context.Context, i int, d descriptor, diffID string, chain []string) error {
+	if c.layers[chain[i]] {
+		return nil
+	}
+	c.layers[chain[i]] = true
+	object := "layer " + chain[i]
+	c.gauge.next(object, d.Size)
+	problem, err := c.sumProblem(ctx, chain[i], diffID)
+	switch {
+	case err != nil:
+		return c.doubt(ctx, object, err)
+	case problem == "":
+		return nil
+	case !c.o.Repair:
+		return c.report(ctx, object, problem, cureRepair+", which fetches its blob again", nil)
+	}
+	if err := c.fetch(ctx, d.Digest); err != nil {
+		return c.report(ctx, object, problem, cureRepair, func() error { return fmt.Errorf("blob %s: %w", d.Digest, err) })
+	}
+	return c.layer(ctx, i, d, diffID, chain)
+}
+
+// sumProblem says how a layer differs from what it was when its blob was dropped; "" is not at all.
+func (c *checker) sumProblem(ctx context.Context, chain, diffID string) (string, error) {
+	want, err := c.s.readSum(chain)
+	if err != nil {
+		return "", err
+	}
+	have, err := layer.Sum(ctx, c.s.layerFS(chain))
+	switch {
+	case err != nil && absent(err):
+		return "it is missing", nil
+	case err != nil:
+		return "", err
+	case have != want:
+		return "it is not what it was when its blob was dropped", nil
+	}
+	rec, err := c.s.readLayer(chain)
+	if err != nil && passing(err) {
+		return "", err
+	}
+	if err != nil || rec.DiffID != diffID {
+		return "its record is damaged", nil
+	}
+	return "", nil
 }
 
 // alone looks at a layer whose blob cannot be compared with it.
@@ -617,7 +671,7 @@ func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string,
 		return c.doubt(ctx, object, err)
 	}
 	defer func() { _ = state.Remove(dir) }() // what stays is swept with everything else of ours
-	res, err := c.unpackAgain(ctx, fsDir, i, d.Digest, chain)
+	res, err := c.s.unpackAgain(ctx, fsDir, d.Digest, chain[:i], func(r io.Reader) io.Reader { return c.gauge.reader(ctx, r) })
 	if err != nil && passing(err) {
 		return c.doubt(ctx, object, err)
 	}
@@ -663,22 +717,23 @@ func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string,
 	})
 }
 
-// unpackAgain unpacks the blob of the i-th layer into the empty directory dir.
-func (c *checker) unpackAgain(ctx context.Context, dir string, i int, d ref.Digest, chain []string) (layer.Result, error) {
-	f, err := os.Open(c.s.blobPath(d))
+// unpackAgain unpacks the blob d of the layer that lies upon those below into the empty directory dir. through is what reads
+// the blob's file.
+func (s *Store) unpackAgain(ctx context.Context, dir string, d ref.Digest, below []string, through func(io.Reader) io.Reader) (layer.Result, error) {
+	f, err := os.Open(s.blobPath(d))
 	if err != nil {
 		return layer.Result{}, err
 	}
 	defer f.Close()
-	tar, _, err := layer.Decompress(c.gauge.reader(ctx, f))
+	tar, _, err := layer.Decompress(through(f))
 	if err != nil {
 		return layer.Result{}, err
 	}
 	defer tar.Close()
 	lower := func() ([]string, error) {
 		var dirs []string
-		for _, below := range chain[:i] {
-			dirs = append(dirs, c.s.layerFS(below))
+		for _, chain := range below {
+			dirs = append(dirs, s.layerFS(chain))
 		}
 		return dirs, nil
 	}

@@ -212,7 +212,7 @@ func (in *incoming) unpack(ctx context.Context, img ready, e *early, progress fu
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if in.hasLayer(chain[i]) && known && in.s.hasBlob(m.Layers[i].Digest) {
+			if in.hasLayer(chain[i]) && known && (in.s.hasBlob(m.Layers[i].Digest) || in.s.dropped(m.Layers[i].Digest, chain[i])) {
 				close(done[i])
 				return
 			}

@@ -129,7 +129,7 @@ func (m *marks) content(d ref.Digest) error {
 		return nil
 	}
 	for _, b := range c.blobs {
-		m.blobs[b.Digest] = true
+		m.isContent(b.Digest)
 	}
 	for _, e := range c.manifests {
 		if err := m.content(e.Digest); err != nil {
@@ -137,4 +137,12 @@ func (m *marks) content(d ref.Digest) error {
 		}
 	}
 	return nil
+}
+
+// isContent marks a blob.
+func (m *marks) isContent(d ref.Digest) {
+	if m.contents == nil {
+		m.contents = map[ref.Digest]bool{}
+	}
+	m.blobs[d], m.contents[d] = true, true
 }

@@ -22,6 +22,7 @@ type GCOptions struct {
 	Window time.Duration          // as DefaultWindow; 0 keeps nothing of the past
 	InUse  func(id string) []User // the containers made from the image id; nil means none
 	Kept   func() (map[string]bool, error)
+	Drop   bool // blobs of layers that a registry is known to hold go too: see DroppedBlob
 	Dry    bool // change nothing, only tell
 	By     string
 	now    time.Time // for tests
@@ -35,6 +36,7 @@ type Collected struct {
 	Images  []CollectedImage // the least recently used first
 	Stay    []StayingImage   // that the rules would take, if nothing held them
 	Deleted []Deleted        // references, images and layers
+	Dropped []DroppedBlob    // the smallest first
 	Bytes   int64            // that are free for it, with what killed processes had left
 	Before  int64            // bytes of all layers and blobs
 	After   int64
@@ -48,7 +50,7 @@ type CollectedImage struct {
 	Bytes int64 // that nothing else needs, once those before it are gone
 }
 
-// StayingImage is an image that stays, and why.
+// StayingImage is an image, or the blob of a layer, that stays, and why.
 type StayingImage struct {
 	ID, Why string
 }
@@ -72,6 +74,11 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*Collected, error) {
 			return nil, err
 		}
 		c.Deleted, c.Bytes = p.Deleted, p.Bytes
+		if o.Drop {
+			if err := s.planDrop(c, o.Kept); err != nil {
+				return nil, err
+			}
+		}
 		c.After = c.Before - c.Bytes
 		return c, nil
 	}
@@ -102,8 +109,46 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*Collected, error) {
 	}
 	c.Deleted = append(c.Deleted, p.Deleted...)
 	c.Bytes = p.Bytes
+	if o.Drop {
+		list, err := s.droppable(o.Kept)
+		if err != nil {
+			return c, err
+		}
+		gone, stay, err := s.drop(ctx, list, o.Kept)
+		c.dropped(gone)
+		c.Stay = append(c.Stay, stay...)
+		if err != nil {
+			return c, err
+		}
+	}
 	c.After = c.Before - c.Bytes
 	return c, nil
+}
+
+// planDrop adds what can be dropped when the images that are to go are gone.
+func (s *Store) planDrop(c *Collected, kept func() (map[string]bool, error)) error {
+	m := s.marks()
+	m.without = map[string]bool{}
+	for _, i := range c.Images {
+		m.without[i.ID] = true
+	}
+	if err := m.all(kept); err != nil {
+		return err
+	}
+	var list []DroppedBlob
+	for _, b := range s.droppableOf(m) {
+		list = append(list, b.DroppedBlob)
+	}
+	c.dropped(list)
+	return nil
+}
+
+// dropped adds what was dropped.
+func (c *Collected) dropped(list []DroppedBlob) {
+	c.Dropped = append(c.Dropped, list...)
+	for _, b := range list {
+		c.Bytes += b.Size
+	}
 }
 
 // collection decides what goes.
@@ -115,6 +160,16 @@ func (s *Store) collection(o *GCOptions) (*Collected, []*removal, error) {
 	}
 	c.Before = shares.total
 	left := shares.total
+	if o.Drop { // no image needs to go for what will be free anyway
+		blobs, err := s.droppable(o.Kept)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, b := range blobs {
+			left -= b.Size
+			shares.forget(string(b.Digest))
+		}
+	}
 	held := s.recent(o.Window, o.now)
 	unused := o.Unused
 	if unused == nil && o.Keep != nil {
@@ -214,6 +269,13 @@ func (s *Store) shares(kept func() (map[string]bool, error)) (*shares, error) {
 		out.users[key]++
 	}
 	return out, nil
+}
+
+// forget takes what key is for as nothing.
+func (sh *shares) forget(key string) {
+	for id, list := range sh.need {
+		sh.need[id] = slices.DeleteFunc(list, func(n share) bool { return n.key == key })
+	}
 }
 
 // Bytes is how much layers and blobs take, needed or not: what a GC compares with its budget.

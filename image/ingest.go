@@ -118,6 +118,17 @@ func (g *ingest) fetch(ctx context.Context, o Origin, path string, report func(i
 		g.unlock()
 		g.end(err)
 	}()
+	if err := g.bring(ctx, o, report); err != nil {
+		return err
+	}
+	if err := os.Link(g.f.Name(), path); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// bring brings the bytes that are missing, and compares the whole with the digest.
+func (g *ingest) bring(ctx context.Context, o Origin, report func(int64)) error {
 	h := newHash(g.d.Digest)
 	buf := make([]byte, 256<<10)
 	kept := g.have > 0
@@ -136,9 +147,6 @@ func (g *ingest) fetch(ctx context.Context, o Origin, path string, report func(i
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != g.d.Digest.Hex() {
 		return errors.Join(&wrongContent{g.d.Digest, g.d.Digest.Algorithm() + ":" + got, kept}, g.forget())
-	}
-	if err := os.Link(g.f.Name(), path); !errors.Is(err, fs.ErrExist) {
-		return err
 	}
 	return nil
 }

@@ -427,7 +427,8 @@ func orDefaultInt(n, def int) int {
 }
 
 // known returns whether it was verified before that the blob of layer i is what the configuration says. A manifest
-// could pair a blob with the diff id of another, both of which are here: what runs would not be what was looked at.
+// could pair a blob with the diff id of another, both of which are here: what runs would not be what was looked at. A blob
+// that was dropped was verified too.
 func (q *puller) known(img ready) func(i int) bool {
 	type pair struct {
 		blob   ref.Digest
@@ -438,8 +439,9 @@ func (q *puller) known(img ready) func(i int) bool {
 		return func(int) bool { return true }
 	}
 	wanted := map[pair]bool{}
+	chain := chainIDs(img.c.RootFS.DiffIDs)
 	for i, d := range img.m.Layers {
-		if q.s.hasBlob(d.Digest) {
+		if q.s.hasBlob(d.Digest) || q.s.dropped(d.Digest, chain[i]) {
 			wanted[pair{d.Digest, img.c.RootFS.DiffIDs[i]}] = false
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,8 +37,7 @@ type PushOptions struct {
 	Platform string         // os/arch[/variant]: only this image of an index; "" is all that are here
 	Uploads  int            // layers at once; 0 is 5
 	Progress func(Progress) // may be nil; not called by two goroutines at once
-	// Fetch opens a blob that is not kept here from the repository name; nil refuses to push such an image.
-	Fetch func(ctx context.Context, name string, d ref.Digest) (io.ReadCloser, error)
+	From     Opener         // for blobs that were dropped; nil refuses to push them to where they are not
 }
 
 // Pushed is what Push stored.
@@ -293,8 +293,7 @@ func (q *pusher) blob(ctx context.Context, d descriptor) (how string, err error)
 	if err != nil || has {
 		return "Layer already exists", err
 	}
-	origins := q.s.Origins(d.Digest)
-	for _, name := range origins {
+	for _, name := range q.s.Origins(d.Digest) {
 		from, err := ref.Parse(name)
 		if err != nil || from.Registry != q.name.Registry || from.Repo == q.name.Repo {
 			continue
@@ -308,33 +307,38 @@ func (q *pusher) blob(ctx context.Context, d descriptor) (how string, err error)
 		}
 		break // an upload has been begun for it
 	}
-	return "Pushed", q.o.Upload(ctx, d.Digest, d.Size, func() (io.ReadCloser, error) { return q.open(ctx, d, origins) })
+	f, err := q.open(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	err = q.o.Upload(ctx, d.Digest, d.Size, func() (io.ReadCloser, error) {
+		return &sending{Reader: io.NewSectionReader(f, 0, math.MaxInt64), q: q, d: d}, nil
+	})
+	if err == nil && !q.s.hasBlob(d.Digest) {
+		q.s.DropFetched(d.Digest) // after a failure it waits for the next try
+	}
+	return "Pushed", err
 }
 
-// open reads the blob d from the store, or from where it came.
-func (q *pusher) open(ctx context.Context, d descriptor, origins []string) (io.ReadCloser, error) {
-	f, err := os.Open(q.s.blobPath(d.Digest))
-	if err == nil {
-		return &sending{ReadCloser: f, q: q, d: d}, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if q.opts.Fetch != nil {
-		for _, name := range origins {
-			r, fetchErr := q.opts.Fetch(ctx, name, d.Digest)
-			if fetchErr == nil {
-				return &sending{ReadCloser: r, q: q, d: d}, nil
-			}
-			err = fetchErr
+// open opens the blob d in the store, or brings it from where it came. It is whole and right before anything of it goes on.
+func (q *pusher) open(ctx context.Context, d descriptor) (f *os.File, err error) {
+	var last time.Time
+	f, err = q.s.OpenBlob(ctx, d.Digest, d.Size, q.opts.From, func(n int64) {
+		if now := time.Now(); now.Sub(last) >= progressEvery {
+			last = now
+			q.report(d, "Downloading", n)
 		}
+	})
+	if err != nil {
+		err = fmt.Errorf("image %s: %w", q.name.Familiar(), err)
 	}
-	return nil, errdef.As(errdef.ErrUnavailable, fmt.Errorf("the blob is not kept here: pull the image again: %w", err))
+	return f, err
 }
 
 // sending reports how much of a blob has gone out.
 type sending struct {
-	io.ReadCloser
+	io.Reader
 	q    *pusher
 	d    descriptor
 	n    int64
@@ -342,7 +346,7 @@ type sending struct {
 }
 
 func (r *sending) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
+	n, err := r.Reader.Read(p)
 	r.n += int64(n)
 	if now := time.Now(); n > 0 && now.Sub(r.last) >= progressEvery {
 		r.last = now
@@ -350,3 +354,6 @@ func (r *sending) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Close leaves the file to who opened it: it is sent once more when the first try fails.
+func (r *sending) Close() error { return nil }

@@ -139,7 +139,7 @@ func (m *marks) pushed() error {
 			d := e.manifest
 			switch {
 			case e.blob != "":
-				m.blobs[e.blob] = true
+				m.isContent(e.blob)
 				continue
 			case e.tag != "":
 				var err error

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -36,6 +37,7 @@ const (
 type SaveOptions struct {
 	Platforms []string // os/arch[/variant]; none means all that are here
 	Format    string   // one of the Formats
+	From      Opener   // for blobs that were dropped; nil refuses to save them
 }
 
 // Outgoing is an archive of images that is about to be written.
@@ -47,6 +49,8 @@ type Outgoing struct {
 	lease *state.Locked
 	files []outFile
 	names map[string]bool // of files
+	from  Opener
+	back  map[ref.Digest]*os.File // what had to be fetched
 }
 
 // outFile is a file of the archive: data, or a blob of the store.
@@ -66,10 +70,11 @@ func (s *Store) Save(ctx context.Context, names []string, o SaveOptions) (out *O
 	if err != nil {
 		return nil, err
 	}
-	out = &Outgoing{ctx: ctx, s: s, lease: lease, names: map[string]bool{}}
+	begun := &Outgoing{ctx: ctx, s: s, lease: lease, names: map[string]bool{}, from: o.From}
+	out = begun
 	defer func() {
 		if err != nil {
-			lease.Unlock()
+			begun.Close()
 		}
 	}()
 	list, err := s.toSave(names, o.Platforms)
@@ -78,6 +83,9 @@ func (s *Store) Save(ctx context.Context, names []string, o SaveOptions) (out *O
 	}
 	for _, img := range list {
 		out.IDs = append(out.IDs, string(img.shown().m.Config.Digest))
+	}
+	if err := out.fetch(list, o.Format == FormatDockerArchive || o.Format == FormatDockerDir); err != nil {
+		return nil, err
 	}
 	switch o.Format {
 	case FormatDual:
@@ -100,8 +108,54 @@ func (s *Store) Save(ctx context.Context, names []string, o SaveOptions) (out *O
 
 // Close lets go of the images.
 func (o *Outgoing) Close() error {
+	for d, f := range o.back {
+		f.Close()
+		o.s.DropFetched(d)
+	}
 	o.lease.Unlock()
 	return nil
+}
+
+// fetch brings the blobs of layers that were dropped, before anything is written: an archive that cannot be whole is not
+// begun. shown says that only one platform of each image goes out.
+func (o *Outgoing) fetch(list []*saving, shown bool) error {
+	for _, img := range list {
+		manifests := img.manifests
+		if shown {
+			manifests = manifests[img.best : img.best+1]
+		}
+		for _, m := range manifests {
+			for _, l := range m.m.Layers {
+				if o.s.hasBlob(l.Digest) || o.back[l.Digest] != nil {
+					continue
+				}
+				f, err := o.s.OpenBlob(o.ctx, l.Digest, l.Size, o.from, nil)
+				if err != nil {
+					return fmt.Errorf("image %s: %w", img.title(), err)
+				}
+				if o.back == nil {
+					o.back = map[ref.Digest]*os.File{}
+				}
+				o.back[l.Digest] = f
+			}
+		}
+	}
+	return nil
+}
+
+// open reads the blob d from its beginning.
+func (o *Outgoing) open(d ref.Digest) (io.ReadCloser, error) {
+	if f := o.back[d]; f != nil {
+		return io.NopCloser(io.NewSectionReader(f, 0, math.MaxInt64)), nil
+	}
+	return os.Open(o.s.blobPath(d))
+}
+
+func (o *Outgoing) stat(d ref.Digest) (fs.FileInfo, error) {
+	if f := o.back[d]; f != nil {
+		return f.Stat()
+	}
+	return os.Stat(o.s.blobPath(d))
 }
 
 // saving is one image, of one or several platforms, with its names.
@@ -118,6 +172,14 @@ type savingManifest struct {
 	data []byte
 	m    *manifest
 	c    *Config
+}
+
+// title is what people call it.
+func (i *saving) title() string {
+	if len(i.refs) > 0 {
+		return i.refs[0].Familiar()
+	}
+	return short(string(i.shown().m.Config.Digest))
 }
 
 func (i *saving) shown() *savingManifest { return &i.manifests[i.best] }
@@ -413,7 +475,7 @@ func (o *Outgoing) addJSON(name string, v any) error {
 }
 
 func (o *Outgoing) addBlob(name string, d ref.Digest) error {
-	st, err := os.Stat(o.s.blobPath(d))
+	st, err := o.stat(d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errdef.NotFound("the blob %s is not in the store: load or pull the image again", d)
 	}
@@ -448,7 +510,7 @@ func (o *Outgoing) addUnpacked(d ref.Digest, diffID string) error {
 
 // uncompressed opens the layer d.
 func (o *Outgoing) uncompressed(d ref.Digest) (io.ReadCloser, error) {
-	f, err := os.Open(o.s.blobPath(d))
+	f, err := o.open(d)
 	if err != nil {
 		return nil, err
 	}
@@ -503,7 +565,7 @@ func (o *Outgoing) copy(w io.Writer, f *outFile, buf []byte) (err error) {
 		want = ref.Digest(f.unpack)
 		r, err = o.uncompressed(f.blob)
 	} else {
-		r, err = os.Open(o.s.blobPath(f.blob))
+		r, err = o.open(f.blob)
 	}
 	if err != nil {
 		return err

@@ -192,6 +192,10 @@ type marks struct {
 	blobs  map[ref.Digest]bool
 	layers map[string]bool
 	kept   map[ref.Digest]bool // manifests of any kind that were followed; see content
+	// contents are blobs of what is no image of ours, though perhaps of images too.
+	contents map[ref.Digest]bool
+	// targets are the manifests and indexes among the blobs.
+	targets []target
 	// without are the ids of images that are taken for removed, with their references.
 	without map[string]bool
 }
@@ -270,6 +274,7 @@ func (m *marks) target(d ref.Digest, declared string) error {
 	if err != nil {
 		return err
 	}
+	m.targets = append(m.targets, target{digest: d, m: man, x: x})
 	if x != nil {
 		for _, e := range x.Manifests {
 			if e.Annotations["vnd.docker.reference.type"] != "" || !m.s.hasBlob(e.Digest) {
