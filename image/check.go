@@ -108,7 +108,7 @@ func (c *checker) report(ctx context.Context, object, problem, cure string, repa
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		default:
-			d.Cure = cure + " (" + err.Error() + ")"
+			d.Cure = cure + " (" + inLine(err) + ")"
 		}
 	}
 	c.found = append(c.found, d)
@@ -120,16 +120,19 @@ func (c *checker) doubt(ctx context.Context, object string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	c.found = append(c.found, Damage{Object: object, Problem: "it could not be checked: " + err.Error(), Cure: cureAgain, Unchecked: true})
+	c.found = append(c.found, Damage{Object: object, Problem: "it could not be checked: " + inLine(err), Cure: cureAgain, Unchecked: true})
 	return nil
 }
+
+// inLine is an error, or several, as a part of a sentence.
+func inLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // passing says that an error is one of the machine or of the moment, such as no file descriptors left or a disk that does not
 // answer: it proves nothing about what was to be read.
 func passing(err error) bool {
 	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return !absent(err)
+	if errors.As(err, &errno) { // the first: what follows it may follow from it
+		return !absent(errno)
 	}
 	for _, kind := range []error{errdef.ErrInvalid, errdef.ErrCorrupt, errdef.ErrNotFound} {
 		if errors.Is(err, kind) {
@@ -369,6 +372,11 @@ func (c *checker) rebuild(ctx context.Context, id string) error {
 		if err != nil || m == nil || string(m.Config.Digest) != id {
 			continue
 		}
+		if here, err := c.has(ref.Digest(id)); err == nil && !here {
+			if err := c.fetch(ctx, ref.Digest(id)); err != nil {
+				return err
+			}
+		}
 		text, err := c.newRecord(d, id)
 		if err != nil {
 			return err
@@ -558,7 +566,7 @@ func (c *checker) image(ctx context.Context, id string, target ref.Digest) error
 		return c.doubt(ctx, "image "+id, err)
 	}
 	if err != nil {
-		return c.report(ctx, "image "+id, "its manifest cannot be understood: "+err.Error(), curePull, nil)
+		return c.report(ctx, "image "+id, "its manifest cannot be understood: "+inLine(err), curePull, nil)
 	}
 	if ok, err := c.need(ctx, id, m.Config.Digest, "configuration"); !ok || err != nil {
 		return err
@@ -676,7 +684,7 @@ func (c *checker) layer(ctx context.Context, i int, d descriptor, diffID string,
 		return c.doubt(ctx, object, err)
 	}
 	if err != nil {
-		return c.report(ctx, object, "its blob "+string(d.Digest)+" cannot be unpacked: "+err.Error(), curePull, nil)
+		return c.report(ctx, object, "its blob "+string(d.Digest)+" cannot be unpacked: "+inLine(err), curePull, nil)
 	}
 	if res.DiffID != diffID {
 		return c.report(ctx, object, "its blob holds the content "+res.DiffID+", its image wants "+diffID, curePull, nil)

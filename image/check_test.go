@@ -65,6 +65,9 @@ func TestCheck(t *testing.T) {
 			return os.WriteFile(filepath.Dir(img.Layers[1].Dir)+"/layer.json", []byte("{}"), 0o600)
 		}},
 		{"half a record", "image sha256:", "its record is damaged", func(s *Store, img *Image) error { return os.Truncate(s.recordPath(img.ID), 20) }},
+		{"half a record and no configuration", "image sha256:", "its record is damaged", func(s *Store, img *Image) error {
+			return errors.Join(os.Truncate(s.recordPath(img.ID), 20), os.Remove(s.blobPath(ref.Digest(img.ID))))
+		}},
 		{"an empty record", "image sha256:", "its record is damaged", func(s *Store, img *Image) error { return os.Truncate(s.recordPath(img.ID), 0) }},
 		{"a name of nothing", "name app:latest", "cannot be read", func(s *Store, img *Image) error {
 			return os.WriteFile(s.root+"/refs/docker.io/library/app/:latest", []byte("garbage"), 0o600)

@@ -40,7 +40,7 @@ func (c *checker) replaceWrong(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		default:
-			d.Cure += " (" + err.Error() + ")"
+			d.Cure += " (" + inLine(err) + ")"
 		}
 	}
 	return nil
