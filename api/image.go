@@ -254,7 +254,8 @@ type messageDetail struct {
 
 // messages sends such lines. Until the first there can still be an error by status code.
 type messages struct {
-	q *request
+	q    *request
+	peer *peerConn // on which lines travel beside what is for a peer; nil: they are the answer's body
 
 	mu    sync.Mutex // protects the following, and keeps lines whole
 	begun bool
@@ -263,6 +264,10 @@ type messages struct {
 func (m *messages) send(msg message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.peer != nil {
+		m.peer.message(msg)
+		return
+	}
 	if !m.begun {
 		m.begun = true
 		m.q.w.Header().Set("Content-Type", "application/json")

@@ -10,6 +10,9 @@ import (
 
 // pullImage is POST /images/create with fromImage. The built-in image needs no registry.
 func (s *server) pullImage(q *request, name, tag string) error {
+	if err := noPeer(name); err != nil {
+		return err
+	}
 	m := &messages{q: q}
 	if full := withTag(name, tag); engine.IsBox(full) {
 		if _, err := s.engine.Image(q.Context(), engine.BoxRef); err != nil {
@@ -22,7 +25,15 @@ func (s *server) pullImage(q *request, name, tag string) error {
 	if err != nil {
 		return err
 	}
-	err = s.engine.PullImage(q.Context(), name, tag, engine.PullOptions{
+	if err := s.pull(q, m, remote, name, tag); err != nil {
+		return m.fail(err)
+	}
+	return nil
+}
+
+// pull brings what a registry or a peer has, and tells m.
+func (s *server) pull(q *request, m *messages, remote engine.Remote, name, tag string) error {
+	return s.engine.PullImage(q.Context(), name, tag, engine.PullOptions{
 		Remote: remote, Platform: q.query("platform"), AllPlatforms: q.flag("allPlatforms"),
 		Progress: m.progress,
 		Done: func(p image.Pulled, r ref.Ref) {
@@ -34,10 +45,6 @@ func (s *server) pullImage(q *request, name, tag string) error {
 			}
 		},
 	})
-	if err != nil {
-		return m.fail(err)
-	}
-	return nil
 }
 
 func withTag(name, tag string) string {

@@ -23,31 +23,48 @@ type pushed struct {
 
 // pushImage is POST /images/{name...}/push.
 func (s *server) pushImage(q *request) error {
+	if err := noPeer(q.name); err != nil {
+		return err
+	}
 	m := &messages{q: q}
 	remote, err := q.remote(m, q.name)
 	if err != nil {
 		return err
 	}
-	platforms, err := q.platforms("platform")
+	platform, err := q.pushed()
 	if err != nil {
 		return err
-	}
-	if len(platforms) > 1 {
-		return errdef.Invalid("conflicting options: a push takes one platform, or all that are here")
 	}
 	r, err := ref.Parse(q.name)
 	if err != nil {
 		return err
 	}
+	if err := s.push(q, m, remote, r.Name(), q.name, platform); err != nil {
+		return m.fail(err)
+	}
+	return nil
+}
+
+// pushed is the one platform that is to be pushed, "" for all that are here.
+func (q *request) pushed() (string, error) {
+	platforms, err := q.platforms("platform")
+	if err == nil && len(platforms) > 1 {
+		err = errdef.Invalid("conflicting options: a push takes one platform, or all that are here")
+	}
+	return strings.Join(platforms, ""), err
+}
+
+// push stores an image at a registry or a peer, which messages call to, and tells m.
+func (s *server) push(q *request, m *messages, remote engine.Remote, to, name, platform string) error {
 	begun := false
 	begin := func() {
 		if !begun {
 			begun = true
-			m.send(message{Status: "The push refers to repository [" + r.Name() + "]"})
+			m.send(message{Status: "The push refers to repository [" + to + "]"})
 		}
 	}
-	err = s.engine.PushImage(q.Context(), q.name, q.query("tag"), engine.PushOptions{
-		Remote: remote, Platform: strings.Join(platforms, ""),
+	return s.engine.PushImage(q.Context(), name, q.query("tag"), engine.PushOptions{
+		Remote: remote, Platform: platform,
 		Progress: func(p image.Progress) {
 			begin()
 			m.progress(p)
@@ -65,8 +82,4 @@ func (s *server) pushImage(q *request) error {
 			}
 		},
 	})
-	if err != nil {
-		return m.fail(err)
-	}
-	return nil
 }

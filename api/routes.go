@@ -116,6 +116,8 @@ var table = [...]route{
 
 	{"POST", "/auth", (*server).login, reach},
 	{"GET", "/distribution/{name...}/json", (*server).distribution, reach},
+	{"POST", "/hull/v1/peer/pull", (*server).pullFromPeer, write},
+	{"POST", "/hull/v1/peer/push", (*server).pushToPeer, write},
 	{"GET", "/hull/v1/registry/route", (*server).registryRoute, read},
 	{"GET", "/hull/v1/registry/origins", (*server).registryOrigins, read},
 	{"GET", "/hull/v1/registry/test", (*server).registryTest, reach},

@@ -20,7 +20,7 @@ type pullFlags struct {
 
 func buildPull(a *app, cmd *cobra.Command) {
 	var o pullFlags
-	cmd.Use += " [OPTIONS] NAME[:TAG|@DIGEST]"
+	cmd.Use += " [OPTIONS] [ssh://[USER@]HOST[:PORT]/]NAME[:TAG|@DIGEST]"
 	cmd.Args = a.arguments(1, 1)
 	f := cmd.Flags()
 	f.BoolVarP(&o.all, "all-tags", "a", false, "Pull all images of the repository")
@@ -31,7 +31,7 @@ func buildPull(a *app, cmd *cobra.Command) {
 	f.Bool("disable-content-trust", true, "Has no effect: content is always verified by digest")
 	_ = f.MarkHidden("disable-content-trust") // fails only for a flag that is not there
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := ref.Parse(args[0])
+		r, from, err := place(args[0])
 		if err != nil {
 			return err
 		}
@@ -53,7 +53,12 @@ func buildPull(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		if err := a.pull(cmd.Context(), c, t, r, o.o); err != nil {
+		if from != nil {
+			err = a.pullFrom(cmd.Context(), c, t, *from, r, o.o)
+		} else {
+			err = a.pull(cmd.Context(), c, t, r, o.o)
+		}
+		if err != nil {
 			return err
 		}
 		t.result(r.String())
@@ -63,10 +68,7 @@ func buildPull(a *app, cmd *cobra.Command) {
 
 // pull brings an image and shows how that goes.
 func (a *app) pull(ctx context.Context, c *client.Client, t *transfer, r ref.Ref, o client.PullOptions) error {
-	o.Tag = r.Tag
-	if r.Digest != "" {
-		o.Tag = string(r.Digest)
-	}
+	o.Tag = wanted(r)
 	auth := a.registryAuth(ctx, c, r)
 	o.Auth, o.Auths = auth.Auth, auth.Auths
 	m, err := c.ImagePull(ctx, r.Name(), o)
@@ -74,4 +76,12 @@ func (a *app) pull(ctx context.Context, c *client.Client, t *transfer, r ref.Ref
 		return err
 	}
 	return t.show(m)
+}
+
+// wanted is the tag or digest of r.
+func wanted(r ref.Ref) string {
+	if r.Digest != "" {
+		return string(r.Digest)
+	}
+	return r.Tag
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+
 	"hull/client"
 	"hull/errdef"
 	"hull/ref"
@@ -12,7 +14,7 @@ func buildPush(a *app, cmd *cobra.Command) {
 	var o client.PushOptions
 	var all, quiet bool
 	var format string
-	cmd.Use += " [OPTIONS] NAME[:TAG]"
+	cmd.Use += " [OPTIONS] [ssh://[USER@]HOST[:PORT]/]NAME[:TAG]"
 	cmd.Args = a.arguments(1, 1)
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of the repository that are here")
@@ -22,7 +24,7 @@ func buildPush(a *app, cmd *cobra.Command) {
 	f.Bool("disable-content-trust", true, "Has no effect: there are no signatures of that kind")
 	_ = f.MarkHidden("disable-content-trust") // fails only for a flag that is not there
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := ref.Parse(args[0])
+		r, to, err := place(args[0])
 		switch {
 		case err != nil:
 			return err
@@ -45,11 +47,12 @@ func buildPush(a *app, cmd *cobra.Command) {
 		}
 		auth := a.registryAuth(cmd.Context(), c, r)
 		o.Tag, o.Auth, o.Auths = r.Tag, auth.Auth, auth.Auths
-		m, err := c.ImagePush(cmd.Context(), r.Name(), o)
-		if err != nil {
-			return err
+		if to != nil {
+			err = a.pushTo(cmd.Context(), c, t, *to, r, o)
+		} else {
+			err = a.push(cmd.Context(), c, t, r, o)
 		}
-		if err := t.show(m); err != nil {
+		if err != nil {
 			return err
 		}
 		if quiet {
@@ -57,4 +60,13 @@ func buildPush(a *app, cmd *cobra.Command) {
 		}
 		return nil
 	}
+}
+
+// push stores an image at its registry and shows how that goes.
+func (a *app) push(ctx context.Context, c *client.Client, t *transfer, r ref.Ref, o client.PushOptions) error {
+	m, err := c.ImagePush(ctx, r.Name(), o)
+	if err != nil {
+		return err
+	}
+	return t.show(m)
 }

@@ -14,6 +14,7 @@ HULL_CONFIG              the file of settings, as --config; see 'hull help setti
 HULL_HOST, DOCKER_HOST   the engine to ask instead of the one in hull, as --host
 HULL_CONTEXT, DOCKER_CONTEXT
                          the same by the name of a context of Docker's, as --context
+HULL_SSH_COMMAND         what stands for 'hull' on the other side of push and pull ssh://HOST/NAME
 HULL_TRACE=1             print when each step of a command was finished
 DOCKER_CONFIG            directory of Docker's client configuration, ~/.docker
 DOCKER_AUTH_CONFIG       credentials for registries, as config.json there has them

@@ -16,12 +16,13 @@ func (e *Engine) OpenBlob(ctx context.Context, d ref.Digest, size int64, o Remot
 
 // origins opens the repositories that blobs came from, by the administrator's routes.
 func (e *Engine) origins(o Remote) image.Opener {
+	o.Peer = nil // those are registries, whoever is pulled from or pushed to
 	return func(ctx context.Context, name string) (image.Origin, func(), error) {
 		r, err := ref.Parse(name)
 		if err != nil {
 			return nil, nil, err
 		}
-		repo, err := e.repository(r, o, false)
+		repo, err := e.repository(ctx, r, o, false)
 		if err != nil {
 			return nil, nil, err
 		}

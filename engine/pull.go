@@ -27,7 +27,7 @@ func (e *Engine) PullImage(ctx context.Context, name, tag string, o PullOptions)
 	if err != nil {
 		return err
 	}
-	repo, err := e.repository(r, o.Remote, false)
+	repo, err := e.repository(ctx, r, o.Remote, false)
 	if err != nil {
 		return err
 	}
@@ -51,6 +51,7 @@ func (e *Engine) PullImage(ctx context.Context, name, tag string, o PullOptions)
 		err := e.roomy(ctx, func() (err error) {
 			done, err = e.images().Pull(ctx, repo, r, image.PullOptions{
 				Platform: o.Platform, AllPlatforms: o.AllPlatforms, Downloads: c.Registry.Downloads, Progress: o.Progress,
+				Peer: o.Peer != nil, By: pulledBy(o.Peer),
 			})
 			return err
 		})
@@ -64,6 +65,14 @@ func (e *Engine) PullImage(ctx context.Context, name, tag string, o PullOptions)
 	}
 	e.keepBudget(ctx)
 	return nil
+}
+
+// pulledBy is the command, for the log of references.
+func pulledBy(p *Peer) string {
+	if p == nil {
+		return "pull"
+	}
+	return "pull from " + p.Name
 }
 
 // tagged are the references of the tags, which a registry said.

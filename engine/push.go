@@ -42,14 +42,14 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 	if err != nil {
 		return err
 	}
-	repo, err := e.repository(r, o.Remote, true)
+	repo, err := e.repository(ctx, r, o.Remote, true)
 	if err != nil {
 		return err
 	}
 	defer repo.Close()
 	for _, r := range all {
 		done, err := e.images().Push(ctx, repo, r, image.PushOptions{
-			Platform: o.Platform, Uploads: c.Registry.Uploads, Progress: o.Progress,
+			Platform: o.Platform, Uploads: c.Registry.Uploads, Progress: o.Progress, Peer: o.Peer != nil,
 			From: e.origins(o.Remote),
 		})
 		if err != nil {

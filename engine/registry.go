@@ -83,7 +83,7 @@ func (e *Engine) Distribution(ctx context.Context, name string, o Remote) (*Dist
 		return nil, err
 	}
 	r = r.Tagged()
-	repo, err := e.repository(r, o, false)
+	repo, err := e.repository(ctx, r, o, false)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,15 +20,20 @@ type Remote struct {
 	Credential func(registry string) registry.Credential
 	// Notice is told in a sentence what takes time or was passed over. It may be called by several goroutines.
 	Notice func(string)
+	// Peer is another engine that is asked instead of any registry.
+	Peer *Peer
 }
 
-// repository opens the repository of r where the administrator's routes lead.
-func (e *Engine) repository(r ref.Ref, o Remote, push bool) (*registry.Repository, error) {
+// repository opens the repository of r where the administrator's routes lead, or at a peer.
+func (e *Engine) repository(ctx context.Context, r ref.Ref, o Remote, push bool) (*registry.Repository, error) {
 	opt, err := e.registryOptions(o)
 	if err != nil {
 		return nil, err
 	}
 	opt.Push = push
+	if p := o.Peer; p != nil {
+		return registry.Through(ctx, p.Conn, p.Name, r, opt)
+	}
 	return registry.Open(r, opt)
 }
 

@@ -106,7 +106,7 @@ func (e *Engine) openBlob(ctx context.Context, name string, d ref.Digest, o Remo
 	if err != nil {
 		return nil, err
 	}
-	repo, err := e.repository(r, o, false)
+	repo, err := e.repository(ctx, r, o, false)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,9 @@ type PullOptions struct {
 	Downloads    int            // layers at once; 0 is 3
 	Progress     func(Progress) // may be nil; not called by two goroutines at once
 	By           string         // the command, for the log of references; "" is "pull"
+	// Peer says that the Origin is another engine and not the registry that the name stands for: where blobs came from is
+	// not remembered.
+	Peer bool
 }
 
 // Pulled is what Pull brought.
@@ -194,7 +197,9 @@ func (q *puller) pull(ctx context.Context, r ref.Ref, t target) (Pulled, error) 
 	}
 	images[main].refs = []ref.Ref{r}
 	before, _ := q.s.readRef(r)
-	q.in.from = r.Name()
+	if !q.opts.Peer {
+		q.in.from = r.Name()
+	}
 	if err := q.in.commit(ctx, orDefault(q.opts.By, "pull"), images); err != nil {
 		return Pulled{}, err
 	}

@@ -38,6 +38,9 @@ type PushOptions struct {
 	Uploads  int            // layers at once; 0 is 5
 	Progress func(Progress) // may be nil; not called by two goroutines at once
 	From     Opener         // for blobs that were dropped; nil refuses to push them to where they are not
+	// Peer says that the Destination is another engine and not the registry that the name stands for: nothing is mounted
+	// there, and that it holds blobs now is not remembered.
+	Peer bool
 }
 
 // Pushed is what Push stored.
@@ -79,6 +82,9 @@ func (s *Store) Push(ctx context.Context, o Destination, r ref.Ref, opts PushOpt
 	done, err := q.push(ctx, top)
 	if err != nil {
 		return Pushed{}, err
+	}
+	if opts.Peer {
+		return done, nil
 	}
 	// What is there now can be mounted from there; that it is remembered is no part of the promise.
 	_ = s.update(context.WithoutCancel(ctx), func() error { return s.addOrigins(r.Name(), slices.Sorted(maps.Keys(q.there))) })
@@ -295,7 +301,7 @@ func (q *pusher) blob(ctx context.Context, d descriptor) (how string, err error)
 	}
 	for _, name := range q.s.Origins(d.Digest) {
 		from, err := ref.Parse(name)
-		if err != nil || from.Registry != q.name.Registry || from.Repo == q.name.Repo {
+		if err != nil || q.opts.Peer || from.Registry != q.name.Registry || from.Repo == q.name.Repo {
 			continue
 		}
 		done, err := q.o.Mount(ctx, d.Digest, from.Repo)

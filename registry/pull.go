@@ -158,12 +158,14 @@ func (r *Repository) refused(reference string, err error) error {
 		return err
 	}
 	name := r.Name()
+	sep := ":"
+	if strings.Contains(reference, ":") {
+		sep = "@"
+	}
 	switch {
+	case r.peer != "":
+		return r.peerRefused(name+sep+reference, err)
 	case e.Status == http.StatusNotFound && e.Code != "NAME_UNKNOWN":
-		sep := ":"
-		if strings.Contains(reference, ":") {
-			sep = "@"
-		}
 		if e.Code == "" {
 			e = &Error{Host: e.Host, Status: e.Status, Code: "MANIFEST_UNKNOWN", Message: "manifest unknown"}
 		}

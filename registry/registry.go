@@ -56,6 +56,8 @@ type Repository struct {
 	name   ref.Ref // without tag and digest
 	hosts  []*host // in the order they are asked
 	notice func(string)
+	peer   string // another engine, "" when it is a registry
+	end    func() // closes what Close has to beside the connections of hosts; may be nil
 
 	// mu protects the following.
 	mu       sync.Mutex
@@ -108,6 +110,9 @@ func openHosts(r ref.Ref, places []Host, o Options) (*Repository, error) {
 func (r *Repository) Close() {
 	for _, h := range r.hosts {
 		h.close()
+	}
+	if r.end != nil {
+		r.end()
 	}
 }
 
