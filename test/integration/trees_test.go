@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,8 +26,8 @@ import (
 	"hull/test/rig"
 )
 
-// TestTrees takes one image of everything that layers have in the wild to Hull, Podman and umoci, and compares what a
-// container sees: path, type, mode, owner, device, times, attributes, links and content. What the three make of it is
+// TestTrees takes one image of everything that layers have in the wild to Hull, Docker, Podman and umoci, and compares what
+// a container sees: path, type, mode, owner, device, times, attributes, links and content. What the four make of it is
 // the same.
 func TestTrees(t *testing.T) {
 	h := rig.Engine(t)
@@ -40,10 +41,11 @@ func TestTrees(t *testing.T) {
 	}
 	saved := filepath.Join(h.Dir, "saved.tar")
 	h.Must(t, "save", "-o", saved, "wild:1")
-	// Nobody said when these directories were made; Podman makes the root 0555 and knows no time before 1970.
+	// Nobody said when these directories were made; Podman makes the root 0555; it and Docker know no time before 1970.
 	t.Run("podman", func(t *testing.T) {
 		compareTrees(t, ours, podmanTree(t, h, saved), "/implicit", "/implicit/dirs", "", "/old")
 	})
+	t.Run("docker", func(t *testing.T) { compareTrees(t, ours, dockerTree(t, h, saved), "/implicit", "/implicit/dirs", "/old") })
 	t.Run("umoci", func(t *testing.T) { compareTrees(t, ours, umociTree(t, h), "/implicit", "/implicit/dirs") })
 }
 
@@ -207,15 +209,34 @@ func hullTree(t *testing.T, h *rig.Hull, name string) map[string]string {
 	for i, l := range img.Layers {
 		lower[len(lower)-1-i] = l.Dir
 	}
-	at := filepath.Join(h.Dir, "merged")
+	return merged(t, filepath.Join(h.Dir, "merged"), lower)
+}
+
+// merged is the tree of the unpacked layers, the highest first, as overlayfs shows them at the new directory at.
+func merged(t *testing.T, at string, layers []string) map[string]string {
+	t.Helper()
 	if err := os.Mkdir(at, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(lower, ":")); err != nil {
+	if err := unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(layers, ":")); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(at, unix.MNT_DETACH)
 	return treeOf(t, at)
+}
+
+// dockerTree is made of the directories of Docker's store, without a container: its own files are not the image's.
+func dockerTree(t *testing.T, h *rig.Hull, archive string) map[string]string {
+	docker := ownDocker(t, h)
+	docker("load", "-q", "-i", archive)
+	var data struct{ UpperDir, LowerDir string }
+	if err := json.Unmarshal([]byte(docker("image", "inspect", "-f", "{{json .GraphDriver.Data}}", "wild:1")), &data); err != nil {
+		t.Fatal(err)
+	}
+	if data.UpperDir == "" {
+		t.Fatalf("Docker keeps its layers in another way than overlay2: %s", docker("info", "-f", "{{.Driver}}"))
+	}
+	return merged(t, filepath.Join(h.Dir, "merged-docker"), append([]string{data.UpperDir}, strings.Split(data.LowerDir, ":")...))
 }
 
 func podmanTree(t *testing.T, h *rig.Hull, archive string) map[string]string {
