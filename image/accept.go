@@ -15,12 +15,6 @@ import (
 	"hull/ref"
 )
 
-// MissingError is the error of PutManifest when the manifest names what the repository does not have.
-type MissingError struct{ Digest ref.Digest }
-
-func (e *MissingError) Error() string        { return "the repository does not have " + string(e.Digest) }
-func (e *MissingError) Is(target error) bool { return target == errdef.ErrNotFound }
-
 // Put is what PutManifest made of a manifest.
 type Put struct {
 	Subject ref.Digest // what it refers to; "" is nothing
@@ -30,7 +24,8 @@ type Put struct {
 // PutManifest stores a manifest of any kind with the digest d, which the caller has compared with data, and lets tags name
 // it. What a tag names and is an image is unpacked and becomes one of the store, from one moment to the next. All else is
 // kept as it is: an artifact, an image that cannot be unpacked, and what comes by digest alone, of which nobody knows yet
-// whether it is wanted here or only part of an index. by is the command, for the log of references.
+// whether it is wanted here or only part of an index. That the repository lacks what the manifest names is
+// errdef.ErrNotFound. by is the command, for the log of references.
 func (r *Repository) PutManifest(ctx context.Context, d ref.Digest, tags []string, mediaType string, data []byte, by string) (put Put, err error) {
 	if len(data) > maxManifest {
 		return Put{}, errdef.Invalid("the manifest has more than %d bytes", maxManifest)
@@ -86,15 +81,19 @@ func (r *Repository) complete(c *content) error {
 			if foreign(b.MediaType) {
 				continue
 			}
-			return &MissingError{b.Digest}
+			return r.lacks(b.Digest)
 		}
 	}
 	for _, m := range c.manifests {
 		if _, ok := here.manifests[m.Digest]; !ok && !r.gave(m.Digest) || !r.s.hasBlob(m.Digest) {
-			return &MissingError{m.Digest}
+			return r.lacks(m.Digest)
 		}
 	}
 	return nil
+}
+
+func (r *Repository) lacks(d ref.Digest) error {
+	return errdef.NotFound("%s does not have %s, which the manifest names", r.name.FamiliarName(), d)
 }
 
 // foreign says whether a layer is to be had elsewhere only.
@@ -132,8 +131,8 @@ func (r *Repository) images(ctx context.Context, in *incoming, d ref.Digest, med
 		return nil, err
 	}
 	img.target = d
-	if len(img.m.Layers) == 0 {
-		return nil, errdef.Invalid("nothing can be run that has no layer")
+	if len(img.m.Layers) == 0 || img.c.OS != "" && img.c.OS != "linux" {
+		return nil, errdef.Invalid("it is nothing that could be run here")
 	}
 	return []ready{img}, in.unpack(ctx, img, nil, nil)
 }

@@ -113,7 +113,10 @@ func (r *Repository) references() func(func(name) bool) {
 
 // target is what the tag names.
 func (r *Repository) target(tag string) (ref.Digest, error) {
-	n := tagged(r.name, tag)
+	n, err := ref.Parse(r.name.Name() + ":" + tag)
+	if err != nil {
+		return "", fs.ErrNotExist // there can be no such tag
+	}
 	d, err := r.s.readRef(n)
 	if errors.Is(err, fs.ErrNotExist) {
 		d, err = r.s.readPushedTag(n)
