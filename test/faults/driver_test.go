@@ -14,6 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	Stage()
+	Beside()
 	os.Exit(m.Run())
 }
 

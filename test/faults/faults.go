@@ -1,7 +1,7 @@
 // Package faults stops Hull at any of its system calls that change something outside the calling process, and
 // looks at what is left.
 //
-//	func TestMain(m *testing.M) { faults.Stage(); os.Exit(m.Run()) }
+//	func TestMain(m *testing.M) { faults.Stage(); faults.Beside(); os.Exit(m.Run()) }
 //
 //	d := faults.New(t, h)
 //	result, hit := d.Run(t, &faults.Fault{At: 17, Do: faults.KillAll}, "run", "--rm", "busybox", "true")
@@ -75,6 +75,7 @@ type Driver struct {
 	h        *rig.Hull
 	stop     atomic.Bool
 	serving  sync.WaitGroup
+	filters  atomic.Int64 // those with a process under them
 	lastCall atomic.Int64 // UnixNano of the last counted call
 
 	mu    sync.Mutex // protects the following
@@ -117,7 +118,9 @@ func (d *Driver) Run(t testing.TB, f *Fault, args ...string) (r rig.Result, call
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.filters.Add(1)
 	d.serving.Go(func() {
+		defer d.filters.Add(-1)
 		l := <-listener
 		if l.err != nil {
 			t.Errorf("fault driver: %v", l.err)
@@ -137,11 +140,11 @@ func (d *Driver) Run(t testing.TB, f *Fault, args ...string) (r rig.Result, call
 	return r, d.calls, d.hit
 }
 
-// rest waits until nothing has been counted for a while.
+// rest waits until nobody is left who could do something, or nothing has been counted for a while.
 func (d *Driver) rest() {
 	quiet := rig.Patience(40 * time.Millisecond)
-	for end := time.Now().Add(rig.Patience(5 * time.Second)); time.Now().Before(end); time.Sleep(quiet / 4) {
-		if time.Since(time.Unix(0, d.lastCall.Load())) > quiet {
+	for end := time.Now().Add(rig.Patience(5 * time.Second)); time.Now().Before(end); time.Sleep(quiet / 16) {
+		if d.filters.Load() == 0 || time.Since(time.Unix(0, d.lastCall.Load())) > quiet {
 			return
 		}
 	}

@@ -12,6 +12,8 @@ import (
 // container is not left frozen, and nothing is left once both are removed.
 func TestEveryCallOfCommit(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
+	rig.Network(t)
 	h := rig.Engine(t)
 	h.Load(t, rig.Busybox(t))
 	h.Mark(t)

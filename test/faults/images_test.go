@@ -2,7 +2,7 @@ package faults
 
 import (
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,27 +14,24 @@ import (
 // runs and can be removed, the same command works, and when all images are gone so is every file of theirs.
 func TestEveryCallOfImages(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
 	layered := rig.Layered(t)
 	archive, rootfs := layered.OCI(t), layered.Rootfs(t)
-	remote := rig.Layered(t)
-	remote.Tag = registrytest.New(t, registrytest.Options{}).Addr + "/team/app:1"
-	away := remote.OCI(t)
-	other := rig.Engine(t)
-	other.Load(t, away)
-	other.Must(t, "push", "-q", remote.Tag)
 	for _, v := range []verb{
 		{name: "load", args: []string{"load", "-q", "-i", archive}},
 		{name: "import", args: []string{"import", "--change", "CMD true", rootfs, "target"}},
 		{name: "tag", args: []string{"tag", "layered:3", "target"}, prepare: []string{"load", "-q", "-i", archive}},
-		{name: "pull", args: []string{"pull", "-q", remote.Tag}},
-		{name: "push", args: []string{"push", "-q", remote.Tag}, prepare: []string{"load", "-q", "-i", away}},
+		{name: "pull", args: []string{"pull", "-q", "REMOTE"}},
+		{name: "push", args: []string{"push", "-q", "REMOTE"}, prepare: []string{"load", "-q", "-i", "AWAY"}},
 		{name: "rmi", args: []string{"rmi", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "gc", args: []string{"gc", "--keep", "0", "--unused-for", "0s"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "pin", args: []string{"image", "pin", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			rig.Network(t)
 			h := rig.Engine(t)
-			h.Env = append(h.Env, "HULL_TEST_NETWORK="+os.Getenv("HULL_TEST_NETWORK")) // the stage stays where the registry is
+			v.atRegistry(t)
 			h.Load(t, archive)
 			h.Must(t, "rmi", "layered:3")
 			h.Mark(t)
@@ -74,6 +71,25 @@ func TestEveryCallOfImages(t *testing.T) {
 	}
 }
 
+// atRegistry has v use an image of a registry, if it names one.
+func (v *verb) atRegistry(t *testing.T) {
+	t.Helper()
+	i := slices.Index(v.args, "REMOTE")
+	if i < 0 {
+		return
+	}
+	remote := rig.Layered(t)
+	remote.Tag = registrytest.New(t, registrytest.Options{}).Addr + "/team/app:1"
+	away := remote.OCI(t)
+	v.args[i] = remote.Tag
+	if i := slices.Index(v.prepare, "AWAY"); i >= 0 {
+		v.prepare[i] = away
+	}
+	other := rig.Engine(t)
+	other.Load(t, away)
+	other.Must(t, "push", "-q", remote.Tag)
+}
+
 // imagesWhole does what a person would do next and says what is wrong, or nothing.
 func imagesWhole(t *testing.T, h *rig.Hull, v verb) string {
 	t.Helper()
@@ -103,6 +119,8 @@ func imagesWhole(t *testing.T, h *rig.Hull, v verb) string {
 // and the same command works.
 func TestEveryCallOfRollback(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
+	rig.Network(t)
 	h := rig.Engine(t)
 	layered := rig.Layered(t)
 	h.Must(t, "load", "-q", "-i", layered.OCI(t))

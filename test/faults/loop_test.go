@@ -31,6 +31,8 @@ var verbs = []verb{
 	{name: "rm -f", args: []string{"rm", "-f", "target"}, prepare: []string{"run", "-d", "--name", "target", "busybox", "sleep", "1000"}},
 	{name: "volume create", args: []string{"volume", "create", "target"}},
 	{name: "run with copy-up", args: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "-v", "/home", "busybox", "true"}},
+	{name: "run in shared memory", args: []string{"run", "--rm", "--network", "none", "--ipc", "shareable", "-v", "target:/m", "busybox", "true"},
+		prepare: []string{"volume", "create", "target", "-o", "type=tmpfs", "-o", "device=tmpfs"}},
 	{name: "volume rm", args: []string{"volume", "rm", "target"}, prepare: []string{"run", "--rm", "--network", "none", "-v", "target:/etc", "busybox", "true"}},
 	{name: "rm -v", args: []string{"rm", "-v", "target"}, prepare: []string{"create", "--name", "target", "-v", "/home", "-v", "/etc", "busybox"}},
 	{name: "cp", args: []string{"cp", "/etc/hostname", "target:/f"}, prepare: []string{"create", "--name", "target", "busybox"}},
@@ -60,9 +62,12 @@ func points() int {
 // has to work, what is listed has to be removable, and then the census must be as if nothing had been.
 func TestEveryCall(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
 	archive := rig.Busybox(t)
 	for _, v := range verbs {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			rig.Network(t)
 			h := rig.Engine(t)
 			h.Load(t, archive)
 			d := New(t, h)

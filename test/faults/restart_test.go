@@ -12,6 +12,7 @@ import (
 // nothing but common commands.
 func TestRestartEveryCall(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
 	archive := rig.Busybox(t)
 	dies := []string{"busybox", "sh", "-c", "while ! [ -e /die ]; do sleep 0.02; done; rm /die; exit 1"}
 	run := append([]string{"run", "-d", "--name", "target", "--network", "none", "--restart", "unless-stopped", "--stop-timeout", "0"}, dies...)
@@ -41,6 +42,8 @@ func TestRestartEveryCall(t *testing.T) {
 		}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			rig.Network(t)
 			h := rig.Engine(t)
 			h.Load(t, archive)
 			d := New(t, h)

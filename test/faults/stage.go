@@ -2,11 +2,14 @@ package faults
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
+
+	"hull/test/rig"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +27,17 @@ func Stage() {
 	err := become(value)
 	fmt.Fprintln(os.Stderr, "fault stage:", err)
 	os.Exit(99)
+}
+
+// Beside has more tests run beside each other than there are processors, unless the command line says how many: they
+// mostly wait. Call it after Stage.
+func Beside() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.NumCPU())) // a flag of package testing
+	}
 }
 
 // become filters one thread, lets another one send the listener (the filtered one would wait for an answer), and
@@ -81,11 +95,15 @@ func stage(cmd *exec.Cmd) (<-chan received, error) {
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60}); err != nil {
 		return nil, err
 	}
+	stay, err := rig.Stay() // where the census looks
+	if err != nil {
+		return nil, err
+	}
 	theirs := os.NewFile(uintptr(pair[1]), "stage")
 	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
 	cmd.Args = append([]string{self, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = self
-	cmd.Env = append(cmd.Env, stageEnv+"="+strconv.Itoa(2+len(cmd.ExtraFiles)))
+	cmd.Env = append(cmd.Env, stay, stageEnv+"="+strconv.Itoa(2+len(cmd.ExtraFiles)))
 	c := make(chan received, 1)
 	go func() { // ends with the message or the time-out
 		defer unix.Close(pair[0])

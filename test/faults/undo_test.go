@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,10 +41,13 @@ var things = []thing{
 // is there, or can be restored; as it was in both cases.
 func TestEveryCallOfUndo(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
 	archive, layered := rig.Busybox(t), rig.Layered(t).OCI(t)
 	for _, th := range things {
 		for _, verb := range []string{"remove", "undo", "empty"} {
 			t.Run(th.kind+" "+verb, func(t *testing.T) {
+				t.Parallel()
+				rig.Network(t)
 				h := rig.Engine(t)
 				h.Load(t, archive)
 				d := New(t, h)
@@ -56,10 +60,9 @@ func TestEveryCallOfUndo(t *testing.T) {
 				}
 				disturb(t, func(f *Fault) (int, *Call) {
 					for _, m := range th.make {
-						for i := range m {
-							if m[i] == "LAYERED" {
-								m[i] = layered
-							}
+						m = slices.Clone(m)
+						if i := slices.Index(m, "LAYERED"); i >= 0 {
+							m[i] = layered
 						}
 						h.Must(t, m...)
 					}

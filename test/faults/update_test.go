@@ -11,6 +11,8 @@ import (
 // kernel when the next command has looked.
 func TestUpdateAgrees(t *testing.T) {
 	rig.Root(t)
+	t.Parallel()
+	rig.Network(t)
 	h := rig.Engine(t)
 	h.Load(t, rig.Busybox(t))
 	d := New(t, h)

@@ -259,33 +259,36 @@ func (h *Hull) Kill(t testing.TB) {
 // its directory, and commands on it.
 func (h *Hull) Pids() []int {
 	var pids []int
-	self := os.Getpid()
+	self, group := os.Getpid(), []byte("/"+h.Instance())
 	for _, pid := range allPids() {
-		if pid != self && h.owns(pid) {
+		if pid != self && h.owns(pid, group) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-func (h *Hull) owns(pid int) bool {
+func (h *Hull) owns(pid int, group []byte) bool {
 	proc := "/proc/" + strconv.Itoa(pid)
 	if b, err := os.ReadFile(proc + "/stat"); err != nil || dead(b) {
 		return false
 	}
-	if b, _ := os.ReadFile(proc + "/cgroup"); bytes.Contains(b, []byte("/"+h.Instance())) {
+	if b, _ := os.ReadFile(proc + "/cgroup"); bytes.Contains(b, group) {
 		return true
 	}
-	if exe, _ := os.Readlink(proc + "/exe"); strings.HasPrefix(exe, h.Dir+"/") {
+	exe, _ := os.Readlink(proc + "/exe")
+	if strings.HasPrefix(exe, h.Dir+"/") {
 		return true
 	}
 	if b, _ := os.ReadFile(proc + "/cmdline"); bytes.Contains(b, []byte(h.Dir+"/")) {
 		return true
 	}
 	// A command that a client left behind tells by its environment only.
-	exe, _ := os.Readlink(proc + "/exe")
+	if exe != h.Program {
+		return false
+	}
 	b, _ := os.ReadFile(proc + "/environ")
-	return exe == h.Program && bytes.Contains(b, []byte("HULL_ROOT="+h.Root+"\x00"))
+	return bytes.Contains(b, []byte("HULL_ROOT="+h.Root+"\x00"))
 }
 
 // dead tells from /proc/PID/stat whether the process has ended and only waits for its parent.

@@ -22,6 +22,7 @@ func init() {
 		return
 	}
 	if !hostNetwork() {
+		runtime.LockOSThread() // the first thread is the process in /proc: no test gets it, and so none takes it elsewhere
 		if fd, err := strconv.Atoi(os.Getenv(machine)); err == nil {
 			unix.CloseOnExec(fd)
 		}
@@ -60,10 +61,24 @@ func hostNetwork() bool {
 }
 
 func leaveNetwork() error {
-	left, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY, 0) // inherited
+	left, err := unix.Open(threadNetwork, unix.O_RDONLY, 0) // inherited
 	if err != nil {
 		return err
 	}
+	if err := newNetwork(); err != nil {
+		return err
+	}
+	stay, err := Stay()
+	if err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), stay, machine+"="+strconv.Itoa(left)))
+}
+
+const threadNetwork = "/proc/thread-self/ns/net"
+
+// newNetwork gives the calling thread a network with nothing but its loopback.
+func newNetwork() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
@@ -74,12 +89,23 @@ func leaveNetwork() error {
 	defer c.Close()
 	var b netlink.Batch
 	b.Link("bring lo up", unix.RTM_NEWLINK, 0, netlink.Header{Index: 1, Flags: unix.IFF_UP, Change: unix.IFF_UP})
-	if err := c.Do(&b); err != nil {
-		return err
+	return c.Do(&b)
+}
+
+// Network gives t a network that it shares with nobody: the goroutine that calls it, the commands started by that one and
+// the census it takes are there until t ends, so that tests beside each other may publish the same port. Goroutines that
+// t starts stay outside.
+func Network(t testing.TB) {
+	t.Helper()
+	Root(t)
+	runtime.LockOSThread() // for good: the thread ends with the test
+	if err := newNetwork(); err != nil {
+		t.Fatal(err)
 	}
-	ns, err := os.Readlink("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), own+"="+ns, machine+"="+strconv.Itoa(left)))
+}
+
+// Stay is the variable of the environment by which a test binary, started by this one, stays in the caller's network.
+func Stay() (string, error) {
+	ns, err := os.Readlink(threadNetwork)
+	return own + "=" + ns, err
 }
