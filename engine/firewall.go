@@ -181,6 +181,9 @@ func (e *Engine) HealFirewall(ctx context.Context) error {
 		return err
 	}
 	names, err := readNames(e.firewallDir())
+	if err == nil {
+		err = e.sweepFirewall(ctx, names)
+	}
 	if err != nil || !slices.Contains(names, firewallFile) {
 		return err // nor since the machine was booted
 	}
@@ -204,6 +207,28 @@ func (e *Engine) HealFirewall(ctx context.Context) error {
 	}
 	defer l.Unlock()
 	return e.writeRules(n, e.readFirewall())
+}
+
+// sweepFirewall removes the files of names that writers who were killed left half done: every writer has the lock.
+func (e *Engine) sweepFirewall(ctx context.Context, names []string) error {
+	half := func(name string) bool { return strings.HasPrefix(name, state.TempPrefix) }
+	if !slices.ContainsFunc(names, half) {
+		return nil
+	}
+	l, err := e.lockFirewall(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	for _, name := range names {
+		if !half(name) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(e.firewallDir(), name)); err != nil && !isMissing(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeRules makes the tables what f and the disk say, and remembers it. The firewall is locked.

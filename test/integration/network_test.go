@@ -79,6 +79,19 @@ func TestAddressRace(t *testing.T) {
 	}
 }
 
+// TestFirewallLeftOver: the next command removes what one that was killed while it wrote about the firewall left.
+func TestFirewallLeftOver(t *testing.T) {
+	h := rig.Engine(t)
+	h.Load(t, rig.Busybox(t))
+	h.Must(t, "run", "--rm", "busybox", "true")
+	left := filepath.Join(h.RunDir, "firewall", ".tmp-left")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Must(t, "ps")
+	h.Check(t)
+}
+
 // TestHealing breaks the network in every way somebody with a root shell can; the next command puts it right and running
 // containers reach each other again.
 func TestHealing(t *testing.T) {
