@@ -9,9 +9,10 @@ import (
 
 // Modes of a namespace.
 const (
-	modeHost    = "host"
-	modeNone    = "none"
-	modePrivate = "private"
+	modeHost      = "host"
+	modeNone      = "none"
+	modePrivate   = "private"
+	modeShareable = "shareable"
 )
 
 // maxLabels bounds what a person hangs on a container, all labels together, in bytes.

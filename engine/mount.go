@@ -76,8 +76,8 @@ func (b *builder) ownMounts() []specs.Mount {
 	default:
 		ms = append(ms, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 		if h.IPCMode != modeNone {
-			ms = append(ms, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
-				Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shm, 10)}})
+			ms = append(ms, b.shm(specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+				Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shm, 10)}}))
 		}
 	}
 	files := []string{"bind", "rprivate"}
@@ -173,6 +173,8 @@ func (b *builder) volume(m *MountPoint) (specs.Mount, error) {
 		}
 		out.Options = append(out.Options, fs.Options...)
 		return out, nil
+	case fs.Type == mountTmpfs && os.Geteuid() == 0:
+		return b.memoryVolume(m, fs), nil
 	case !ownRuntime(b.c.Host.Runtime):
 		return specs.Mount{}, errdef.Invalid("failed to mount local volume %s: a file system of type %s needs Hull's own runtime, not --runtime %s", m.Name, clip(fs.Type), clip(b.c.Host.Runtime))
 	case os.Geteuid() != 0 && fs.Type != mountTmpfs:

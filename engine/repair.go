@@ -97,6 +97,9 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 		return false, err
 	}
 	e.tellEnd(id)
+	if err := monitor.LeaveMemory(dir); err != nil {
+		return false, err
+	}
 	if err := e.dropNetwork(id); err != nil {
 		return false, err
 	}
@@ -122,6 +125,9 @@ func (e *Engine) tellEnd(id string) {
 	}
 	s := &c.State
 	e.containerEvent(c, "die", "exitCode", strconv.Itoa(s.ExitCode), "execDuration", strconv.Itoa(int(s.FinishedAt.Sub(s.StartedAt).Seconds())))
+	for _, v := range c.volumeUses() {
+		_ = e.journal.Append(v.Event("unmount", id))
+	}
 }
 
 // recordLoss writes the end of a container nobody saw ending, at a time when it had ended for sure.

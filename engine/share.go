@@ -183,7 +183,7 @@ func (e *Engine) lendsIPC(id string) error {
 	if err != nil {
 		return err
 	}
-	if mode := r.Host.IPCMode; mode != "shareable" && mode != modeHost {
+	if mode := r.Host.IPCMode; mode != modeShareable && mode != modeHost {
 		return errdef.Conflict("cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", id)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"hull/errdef"
+	"hull/monitor"
 	"hull/runtime/seccomp/profile"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,6 +34,7 @@ type builder struct {
 	noCgroups bool   // an ordinary user without a delegated cgroup
 	dry       bool   // change nothing on the host
 	files     []file
+	memory    []monitor.Memory // file systems that it shares with other containers
 	spec      *specs.Spec
 	seccomp   string // file of the compiled filter; "" when spec has one, or there is none
 	warnings  []string
@@ -176,8 +178,8 @@ func (b *builder) namespaces() {
 	add(specs.NetworkNamespace, h.Network != modeHost)
 	add(specs.UTSNamespace, h.UTSMode != modeHost)
 	add(specs.IPCNamespace, h.IPCMode != modeHost)
-	if b.shared.has(specs.IPCNamespace) {
-		b.warnings = append(b.warnings, "--ipc container: shares message queues, semaphores and System V memory; /dev/shm is the container's own")
+	if b.shared.has(specs.IPCNamespace) && os.Geteuid() != 0 {
+		b.warnings = append(b.warnings, "--ipc container: shares message queues, semaphores and System V memory; /dev/shm is the container's own, unless root starts it")
 	}
 	add(specs.CgroupNamespace, h.CgroupnsMode != modeHost && b.kernelHas("cgroup"))
 	add(specs.TimeNamespace, ownRuntime(h.Runtime) && b.kernelHas("time")) // not all of others know them

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"maps"
+	"strconv"
 	"strings"
 
 	"hull/state/journal"
@@ -26,6 +27,30 @@ func (s *server) event(action string, pairs ...string) {
 		attrs[pairs[i]] = pairs[i+1]
 	}
 	_ = journal.Open(dir).Append(&journal.Event{Type: "container", Action: action, ID: id, Attributes: attrs})
+}
+
+// volumeEvents tells of each volume of the container that it is used from now on ("mount") or no longer ("unmount").
+func (s *server) volumeEvents(action string) {
+	s.mu.Lock()
+	dir, id, volumes := s.cfg.Events, s.cfg.ID, s.cfg.Volumes
+	s.mu.Unlock()
+	if dir == "" {
+		return
+	}
+	j := journal.Open(dir)
+	for i := range volumes {
+		_ = j.Append(volumes[i].Event(action, id))
+	}
+}
+
+// Event is Docker's event of the type volume about the use by a container.
+func (v *VolumeUse) Event(action, container string) *journal.Event {
+	attrs := map[string]string{"driver": v.Driver, "container": container}
+	if action == "mount" {
+		attrs["destination"], attrs["propagation"] = v.Destination, v.Propagation
+		attrs["read/write"] = strconv.FormatBool(!v.ReadOnly)
+	}
+	return &journal.Event{Type: "volume", Action: action, ID: v.Name, Attributes: attrs}
 }
 
 // execEvent is event about an exec, whose command is part of Docker's word for it.

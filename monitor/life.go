@@ -64,6 +64,7 @@ func (s *server) startNow(req *Request) *Response {
 	if os.Geteuid() != 0 {
 		hide()
 	}
+	s.volumeEvents("mount")
 	s.event("start")
 	a.trace.Step("running")
 	s.hold() // cannot fail: this connection holds too
@@ -96,9 +97,11 @@ type ahead struct {
 	log   *logs
 	made  prepared
 	state State // before the start
-	trace *trace.Trace
-	err   error
-	done  chan struct{} // closed when all of the above is set
+	// memory is the run directory as whose user the memory file systems of cfg were entered.
+	memory string
+	trace  *trace.Trace
+	err    error
+	done   chan struct{} // closed when all of the above is set
 }
 
 func newAhead(traced bool) *ahead {
@@ -145,6 +148,10 @@ func (s *server) make(a *ahead) error {
 			return err
 		}
 	}
+	if err := a.cfg.enterMemory(s.path); err != nil {
+		return err
+	}
+	a.memory = s.path
 	left, err := joinAll(spec, a.cfg.Joins)
 	if err != nil {
 		return err
@@ -163,6 +170,9 @@ func (a *ahead) discard() {
 		if err := a.made.Discard(context.Background()); err != nil {
 			fmt.Fprintf(os.Stderr, "hull-runtime monitor: discard what was prepared: %v\n", err)
 		}
+	}
+	if a.memory != "" {
+		a.cfg.leaveMemory(a.memory)
 	}
 	a.std.closeTheirs()
 	a.std.close()
@@ -328,6 +338,7 @@ func (s *server) live(b *box) {
 	if err := s.rt.delete(ctx, b.cfg); err != nil {
 		st.Error = err.Error()
 	}
+	s.cfg.leaveMemory(s.path) // before anybody hears of the end: the next user finds it new
 	s.execs.wait(ctx)
 	s.in.shut()
 	s.out.end(func() {
@@ -340,6 +351,7 @@ func (s *server) live(b *box) {
 			s.event("oom")
 		}
 		s.event("die", "exitCode", strconv.Itoa(code), "execDuration", strconv.Itoa(int(st.FinishedAt.Sub(st.StartedAt).Seconds())))
+		s.volumeEvents("unmount")
 		s.finish(st)
 	})
 	s.out.log.close()

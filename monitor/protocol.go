@@ -67,6 +67,10 @@ type Config struct {
 	Network *Network `json:"network,omitempty"`
 	// Joins are the containers whose namespaces this one enters; the monitor completes the paths of those in the spec.
 	Joins []Join `json:"joins,omitempty"`
+	// Memory are the file systems in memory that the container shares with others.
+	Memory []Memory `json:"memory,omitempty"`
+	// Volumes, a line of events each, are told of in events when the container begins and ends to use them.
+	Volumes []VolumeUse `json:"volumes,omitempty"`
 	// Claims of the container (id range, addresses) are symbolic links to the run directory. They count as long as that
 	// exists, so the monitor removes them just before.
 	Claims []string `json:"claims,omitempty"`
@@ -90,6 +94,15 @@ type Config struct {
 // Network is how a container is connected.
 type Network struct {
 	Link runtime.Link `json:"link"`
+}
+
+// VolumeUse is a volume of the container, in the words of Docker's events.
+type VolumeUse struct {
+	Name        string `json:"name"`
+	Driver      string `json:"driver"`
+	Destination string `json:"destination"`
+	ReadOnly    bool   `json:"readOnly,omitempty"`
+	Propagation string `json:"propagation,omitempty"`
 }
 
 // Join is a running container whose namespaces are entered, as state.json told of it.

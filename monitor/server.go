@@ -248,7 +248,7 @@ func (s *server) greeting() string {
 
 // clear gives back what the start took.
 func (s *server) clear() error {
-	return errors.Join(s.disconnect(), s.releaseClaims(), Clear(s.path))
+	return errors.Join(s.disconnect(), s.releaseMemory(), s.releaseClaims(), Clear(s.path))
 }
 
 // releaseClaims gives back what the engine did not after a failed start. While the run directory exists nobody can take

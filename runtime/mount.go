@@ -145,6 +145,12 @@ func parseOptions(m *specs.Mount) options {
 	return o
 }
 
+// FileSystemOptions are those of a mount's options that its file system takes; the others belong to the mount.
+func FileSystemOptions(opts []string) []string {
+	o := parseOptions(&specs.Mount{Options: opts})
+	return o.data
+}
+
 // mountAll attaches the root and everything the configuration mounts in it, in order.
 func (b *boot) mountAll() error {
 	b.attachRoot()
