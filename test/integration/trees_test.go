@@ -45,7 +45,9 @@ func TestTrees(t *testing.T) {
 	t.Run("podman", func(t *testing.T) {
 		compareTrees(t, ours, podmanTree(t, h, saved), "/implicit", "/implicit/dirs", "", "/old")
 	})
-	t.Run("docker", func(t *testing.T) { compareTrees(t, ours, dockerTree(t, h, saved), "/implicit", "/implicit/dirs", "/old") })
+	t.Run("docker", func(t *testing.T) {
+		compareTrees(t, ours, dockerTree(t, h, saved), "/implicit", "/implicit/dirs", "/old")
+	})
 	t.Run("umoci", func(t *testing.T) { compareTrees(t, ours, umociTree(t, h), "/implicit", "/implicit/dirs") })
 }
 
