@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -70,6 +71,9 @@ func (a *app) printTable(columns []column, rows []any, whole bool) error {
 		lines = append(lines, line)
 	}
 	if width, _ := a.out.size(); width > 0 && !whole {
+		if len(rows) > 0 {
+			lines = leaveOut(lines, columns, rows[0], width)
+		}
 		fit(lines, width)
 	}
 	var b bytes.Buffer
@@ -121,21 +125,58 @@ func (f *fieldFinder) of(row any, method string) string {
 // gap is what tabs puts between two columns, and least the width of all but the last with it.
 const gap, least = 3, 10
 
+// sparing rows say which of their columns a narrow terminal does without, the first one first.
+type sparing interface{ spare() []string }
+
+// spareWidth is what a column that can be done without keeps while another one is left out.
+const spareWidth = 20
+
+// leaveOut takes columns that row can spare away from lines, until those that are left fit in width when the spare ones
+// among them are shortened.
+func leaveOut(lines [][]string, columns []column, row any, width int) [][]string {
+	r, ok := row.(sparing)
+	if !ok {
+		return lines
+	}
+	columns = slices.Clone(columns)
+	for spare := r.spare(); ; spare = spare[1:] {
+		floor := widthsOf(lines)
+		for i, c := range columns {
+			if slices.Contains(spare, c.method) {
+				floor[i] = min(floor[i], spareWidth)
+			}
+		}
+		if total(floor) <= width || len(spare) == 0 {
+			shorten(lines, floor, width)
+			return lines
+		}
+		i := slices.IndexFunc(columns, func(c column) bool { return c.method == spare[0] })
+		if i < 0 {
+			continue
+		}
+		columns = slices.Delete(columns, i, i+1)
+		for n, l := range lines {
+			lines[n] = slices.Delete(l, i, i+1)
+		}
+	}
+}
+
 // fit shortens the widest cells until a line is at most width characters, the last column included. A column is
 // not made narrower than its header or 7 characters: on a terminal narrower than that lines do wrap.
 func fit(lines [][]string, width int) {
-	n := len(lines[0])
-	widths := make([]int, n)
-	floor := make([]int, n)
-	for i := range n {
-		for _, l := range lines {
-			widths[i] = max(widths[i], utf8.RuneCountInString(l[i]))
-		}
-		floor[i] = max(utf8.RuneCountInString(lines[0][i]), least-gap)
+	floor := make([]int, len(lines[0]))
+	for i, head := range lines[0] {
+		floor[i] = max(utf8.RuneCountInString(head), least-gap)
 	}
+	shorten(lines, floor, width)
+}
+
+// shorten cuts the widest cells until a line fits in width or all columns are at their floor.
+func shorten(lines [][]string, floor []int, width int) {
+	widths := widthsOf(lines)
 	for total(widths) > width {
 		widest := -1
-		for i := range n {
+		for i := range widths {
 			if widths[i] > floor[i] && (widest < 0 || widths[i] > widths[widest]) {
 				widest = i
 			}
@@ -146,10 +187,20 @@ func fit(lines [][]string, width int) {
 		widths[widest]--
 	}
 	for _, l := range lines {
-		for i := range n {
+		for i := range l {
 			l[i] = cut(l[i], widths[i])
 		}
 	}
+}
+
+func widthsOf(lines [][]string) []int {
+	widths := make([]int, len(lines[0]))
+	for _, l := range lines {
+		for i, cell := range l {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return widths
 }
 
 func total(widths []int) int {

@@ -153,6 +153,8 @@ type imageRow struct {
 
 func (*imageRow) isRow() {}
 
+func (*imageRow) spare() []string { return []string{"ID", "CreatedSince"} }
+
 func (r *imageRow) ID() string {
 	if r.short {
 		return shortID(r.s.ID)

@@ -96,6 +96,8 @@ type containerRow struct {
 
 func (*containerRow) isRow() {}
 
+func (*containerRow) spare() []string { return []string{"Command", "ID", "RunningFor", "Image"} }
+
 func (r *containerRow) ID() string {
 	if r.short {
 		return shortID(r.s.ID)

@@ -159,6 +159,8 @@ type statsRow struct {
 
 func (*statsRow) isRow() {}
 
+func (*statsRow) spare() []string { return []string{"ID", "BlockIO", "NetIO", "MemPerc", "PIDs"} }
+
 // measure takes the use since old. A container that was started anew in between counts from zero.
 func (r *statsRow) measure(old *statsRow) {
 	r.history = old.history

@@ -385,32 +385,39 @@ func (b *boot) idmapBind(m *specs.Mount, o *options, tree, at int, source string
 	if !unmappable(err) {
 		return tree, nil, err
 	}
+	var unmapped unmapped
+	defer func() { b.warnUnmapped(unmapped) }()
 	if !o.recursive {
-		b.warnUnmapped(source)
+		unmapped.add(source)
 		return tree, nil, nil
 	}
 	if tree, err = b.cloneMount(at, source, o, false); err != nil {
 		return -1, nil, err
 	}
-	if err := b.idmapOne(tree, ns, source); err != nil {
+	if err := unmapped.idmap(tree, ns, source); err != nil {
 		return -1, nil, err
 	}
-	below, err := b.cloneParts(at, o, ns)
+	below, err := b.cloneParts(at, o, ns, &unmapped)
 	return tree, below, err
 }
 
-// idmapOne maps one mount, or warns.
-func (b *boot) idmapOne(tree int, ns *os.File, name string) error {
+// unmapped are the mounts of one bind whose owners could not be mapped.
+type unmapped []string
+
+func (u *unmapped) add(name string) { *u = append(*u, name) }
+
+// idmap maps one mount, or notes that it cannot be.
+func (u *unmapped) idmap(tree int, ns *os.File, name string) error {
 	err := kernel.IDMapMount(tree, ns, false)
 	if unmappable(err) {
-		b.warnUnmapped(name)
+		u.add(name)
 		return nil
 	}
 	return err
 }
 
 // cloneParts clones and maps what is mounted below the directory at, each mount by itself, parents first.
-func (b *boot) cloneParts(at int, o *options, ns *os.File) ([]submount, error) {
+func (b *boot) cloneParts(at int, o *options, ns *os.File, unmapped *unmapped) ([]submount, error) {
 	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(at))
 	if err != nil {
 		return nil, err
@@ -436,7 +443,7 @@ func (b *boot) cloneParts(at int, o *options, ns *os.File) ([]submount, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := b.idmapOne(tree, ns, name); err != nil {
+		if err := unmapped.idmap(tree, ns, name); err != nil {
 			return nil, err
 		}
 		below = append(below, submount{rel, tree})
@@ -477,8 +484,17 @@ func (b *boot) mapOf(m *specs.Mount, o *options) (*os.File, error) {
 
 func unmappable(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
 
-func (b *boot) warnUnmapped(source string) {
-	b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", source)
+// warnUnmapped is one warning for all mounts of a bind: that of a whole host has dozens.
+func (b *boot) warnUnmapped(u unmapped) {
+	const named = 3
+	switch n := len(u); {
+	case n == 1:
+		b.warn("%s is on a file system that cannot map ids: its files appear as nobody's in the container", u[0])
+	case n > named:
+		b.warn("%s and %d other mounts are on file systems that cannot map ids: their files appear as nobody's in the container", strings.Join(u[:named], ", "), n-named)
+	case n > 1:
+		b.warn("%s are on file systems that cannot map ids: their files appear as nobody's in the container", strings.Join(u, ", "))
+	}
 }
 
 // mountsBelow lists the mount points of our namespace below the directory, relative to it, each once and parents first.
@@ -583,7 +599,7 @@ func (b *boot) mountNow(m *specs.Mount, o *options) (int, error) {
 		return tree, err
 	}
 	if err = kernel.IDMapMount(tree, ns, false); unmappable(err) {
-		b.warnUnmapped(m.Source)
+		b.warnUnmapped(unmapped{m.Source})
 		err = nil
 	}
 	if err != nil {
