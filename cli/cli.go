@@ -119,7 +119,7 @@ func (a *app) globalFlags() *pflag.FlagSet {
 	f := pflag.NewFlagSet(a.Name, pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.Usage = func() {}
-	f.StringVarP(&a.host, "host", "H", "", "Engine to ask instead of the one in this process: unix:///path (HULL_HOST, DOCKER_HOST)")
+	f.StringVarP(&a.host, "host", "H", "", "Engine to ask instead of the one in this process: unix:///path, ssh://[user@]host (HULL_HOST, DOCKER_HOST)")
 	f.StringVarP(&a.context, "context", "c", "", "Name of the context to use")
 	f.StringVar(&a.store.Root, "root", a.store.Root, "Directory of images and containers (HULL_ROOT)")
 	f.StringVar(&a.store.Run, "run", a.store.Run, "Directory of what a reboot may take away (HULL_RUN)")
@@ -202,14 +202,12 @@ func (a *app) engine() (*client.Client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
-	host, err := a.chosenHost()
+	chosen, err := a.chosenHost()
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{Host: host, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
-	if host == "" && a.servedToUs() {
-		host = "unix://" + a.Served
-	}
+	o := client.Options{Host: chosen, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
+	host := a.orServed(chosen)
 	dial, err := a.dialer(host)
 	if err != nil {
 		return nil, err
@@ -219,6 +217,14 @@ func (a *app) engine() (*client.Client, error) {
 	}
 	a.client = client.New(dial, o)
 	return a.client, nil
+}
+
+// orServed is host, or the machine's engine if none was chosen and it is served to us; "" is the engine in this process.
+func (a *app) orServed(host string) string {
+	if host == "" && a.servedToUs() {
+		return "unix://" + a.Served
+	}
+	return host
 }
 
 // chosenHost is the engine that somebody named, "" for none: on the command line, then in the environment.
@@ -255,7 +261,7 @@ func (a *app) warn(text string) { a.err.println("WARNING: " + text) }
 
 func (a *app) dialer(host string) (client.Dial, error) {
 	if host != "" {
-		return client.DialHost(host)
+		return client.DialHost(host, client.SSH{Command: os.Getenv(remoteVariable), Say: func(line string) { a.err.println(line) }})
 	}
 	if a.Local == nil {
 		return nil, errdef.Unavailable("this program has no engine in itself; name one with --host")

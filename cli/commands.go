@@ -153,6 +153,7 @@ var volumeCommands = [...]command{
 var systemCommands = [...]command{
 	{name: "check", short: "Compare everything in the store with what it should be, and repair it", build: buildStoreCheck},
 	{name: "df", short: "Show what takes up space on the disk", build: buildDf},
+	{name: "dial-stdio", short: "Connect stdin and stdout to the engine, for clients over ssh", build: buildDialStdio},
 	{name: "gc", short: shortGC, build: buildGC},
 	{name: "prune", short: "Remove what is not used", build: buildSystemPrune},
 	{name: "events", short: shortEvents, build: buildEvents},

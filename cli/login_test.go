@@ -103,7 +103,7 @@ func TestLoginsStayHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dial, err := client.DialHost("unix://" + f.sock)
+	dial, err := client.DialHost("unix://"+f.sock, client.SSH{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -259,8 +259,14 @@ func HostFromEnv() string {
 	return os.Getenv("DOCKER_HOST")
 }
 
-// DialHost returns a Dial for an address as --host takes it. Only unix:// is served yet.
-func DialHost(host string) (Dial, error) {
+// SSH says how an engine is reached over ssh.
+type SSH struct {
+	Command string            // what stands for hull there, "" is that
+	Say     func(line string) // is told what ssh and the other side write to stderr; may be nil
+}
+
+// DialHost returns a Dial for an address as --host takes it: unix:///path, or ssh://[user@]host[:port].
+func DialHost(host string, o SSH) (Dial, error) {
 	scheme, path, ok := strings.Cut(host, "://")
 	switch {
 	case !ok:
@@ -270,8 +276,10 @@ func DialHost(host string) (Dial, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
 		}, nil
-	case scheme == "tcp" || scheme == "ssh":
-		return nil, errdef.NotImplemented("%s:// addresses need the served API, which this version does not have yet; use unix://", scheme)
+	case scheme == "ssh":
+		return dialSSH(host, o)
+	case scheme == "tcp":
+		return nil, errdef.NotImplemented("%s:// addresses are not taken yet; use unix:// or ssh://", scheme)
 	}
-	return nil, errdef.Invalid("%q: an address of an engine looks like unix:///run/docker.sock", host)
+	return nil, errdef.Invalid("%q: an address of an engine looks like unix:///run/docker.sock or ssh://host", host)
 }

@@ -352,13 +352,13 @@ func TestPaths(t *testing.T) {
 func TestDialHost(t *testing.T) {
 	for host, kind := range map[string]error{
 		"unix:///run/x": nil, "unix://": errdef.ErrInvalid, "/run/x": errdef.ErrInvalid, "http://x": errdef.ErrInvalid,
-		"tcp://x:1": errdef.ErrNotImplemented, "ssh://x": errdef.ErrNotImplemented,
+		"tcp://x:1": errdef.ErrNotImplemented, "ssh://-x": errdef.ErrInvalid, "ssh://x/path": errdef.ErrInvalid,
 	} {
-		if _, err := DialHost(host); errdef.Kind(err) != kind {
+		if _, err := DialHost(host, SSH{}); errdef.Kind(err) != kind {
 			t.Errorf("DialHost(%q): want %v, got %v", host, kind, err)
 		}
 	}
-	dial, err := DialHost("unix://" + filepath.Join(t.TempDir(), "nobody"))
+	dial, err := DialHost("unix://"+filepath.Join(t.TempDir(), "nobody"), SSH{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n == 0 {
-		c.over = c.over || !c.closing
+		c.over = c.over || !c.closing && !errors.Is(err, os.ErrDeadlineExceeded)
 		return n, err
 	}
 	if !c.begun {

@@ -340,3 +340,25 @@ func TestSSHRefused(t *testing.T) {
 	}
 	p.idle(t)
 }
+
+// TestSSHHost: the engine of another machine is driven over ssh, with stdin and its end.
+func TestSSHHost(t *testing.T) {
+	p := sshd(t)
+	p.there.Load(t, rig.Busybox(t))
+	if out := p.here.Must(t, "-H", "ssh://box", "images", "--format", "{{.Repository}}"); out != "busybox" {
+		t.Errorf("images: %q", out)
+	}
+	r := p.here.RunStdin(t, strings.NewReader("one\ntwo\n"), "-H", "ssh://root@box", "run", "--rm", "-i", "busybox", "sh", "-c", "wc -l; echo said >&2; exit 3")
+	if r.Code != 3 || strings.TrimSpace(r.Stdout) != "2" || r.Stderr != "said\n" {
+		t.Errorf("run: %+v", r)
+	}
+	p.command("hull-that-is-not-there")
+	if r := p.here.Run(t, "-H", "ssh://box", "ps"); r.Code != 1 || !strings.Contains(r.Stderr, "box has no command hull-that-is-not-there: ") {
+		t.Errorf("no hull: %+v", r)
+	}
+	p.command("echo Welcome;" + p.remote)
+	if r := p.here.Run(t, "-H", "ssh://box", "ps"); r.Code != 1 || !strings.Contains(r.Stderr, `box says "Welcome" before Hull can`) {
+		t.Errorf("a banner: %+v", r)
+	}
+	p.idle(t)
+}
