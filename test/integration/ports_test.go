@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,6 +65,9 @@ func newHost(t *testing.T, i int) *host {
 }
 
 func (h *host) command(args ...string) *exec.Cmd {
+	if path, err := exec.LookPath(args[0]); err == nil {
+		args = append([]string{path}, args[1:]...) // busybox's nsenter would take its own ip for a bare name
+	}
 	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(h.pid), "--net"}, args...)...)
 }
 
@@ -111,8 +115,13 @@ func expect(t *testing.T, from *host, proto, addr string, port int, want string)
 	}
 }
 
-// echo is the path of the service, built once.
+// echo is the path of the service, built once; test/vm/run brings it built.
 var echo = sync.OnceValues(func() (string, error) {
+	if path, err := filepath.Abs("echo.bin"); err == nil {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
 	dir, err := os.MkdirTemp("", "echo-")
 	if err != nil {
 		return "", err
