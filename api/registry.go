@@ -60,9 +60,10 @@ func (s *server) registryRoute(q *request) error {
 	return q.report(r)
 }
 
-// registryOrigins is GET /hull/v1/registry/origins: the repositories that blobs of the store came from.
+// registryOrigins is GET /hull/v1/registry/origins?dropped=1: the repositories that blobs of the store, or those it has not
+// any more, came from.
 func (s *server) registryOrigins(q *request) error {
-	return q.answer(http.StatusOK, notNil(s.engine.Origins()))
+	return q.answer(http.StatusOK, notNil(s.engine.Origins(q.flag("dropped"))))
 }
 
 func (s *server) registryTest(q *request) error {

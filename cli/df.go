@@ -72,6 +72,12 @@ func (a *app) dfDisk(d client.Disk) error {
 	if err := a.printTable([]column{{"Kind", "KIND"}, {"Size", "SIZE"}, {"Bytes", "BYTES"}}, rows, false); err != nil {
 		return err
 	}
+	if d.Dropped > 0 {
+		a.out.println("\nBlobs that were dropped, and that a registry is known to hold: " + size(d.Dropped))
+	}
+	if d.Droppable > 0 {
+		a.out.println("\nBlobs that a registry is known to hold too: " + size(d.Droppable) + " (hull gc --drop-blobs)")
+	}
 	if d.Closed > 0 {
 		a.err.printf("Directories that could not be looked into, so that what is there is not counted: %d\n", d.Closed)
 	}

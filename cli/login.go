@@ -201,6 +201,11 @@ func (a *app) credentials() *credentials.Store { return credentials.Open(a.docke
 // mirrors where an engine of this machine asks for it. What cannot be read is said and then counts as nothing, for most
 // images are public.
 func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) client.RegistryAuth {
+	return a.registryAuths(ctx, c, r, false)
+}
+
+// registryAuths is registryAuth; with dropped also for where blobs are that the engine has dropped and a push needs.
+func (a *app) registryAuths(ctx context.Context, c *client.Client, r ref.Ref, dropped bool) client.RegistryAuth {
 	var out client.RegistryAuth
 	store := a.credentials()
 	if l := a.kept(ctx, store, r.Registry); l != (credentials.Login{}) {
@@ -209,6 +214,9 @@ func (a *app) registryAuth(ctx context.Context, c *client.Client, r ref.Ref) cli
 	if a.ownEngine() {
 		others := map[string]registry.AuthConfig{}
 		a.addMirrorAuths(ctx, c, store, others, r)
+		if dropped && store.HasOthers(r.Registry) {
+			a.addOriginAuths(ctx, c, others, true)
+		}
 		out.Auths = client.EncodeAuths(others)
 	}
 	return out

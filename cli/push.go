@@ -45,7 +45,7 @@ func buildPush(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		auth := a.registryAuth(cmd.Context(), c, r)
+		auth := a.registryAuths(cmd.Context(), c, r, true)
 		o.Tag, o.Auth, o.Auths = r.Tag, auth.Auth, auth.Auths
 		if to != nil {
 			err = a.pushTo(cmd.Context(), c, t, *to, r, o)

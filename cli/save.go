@@ -13,6 +13,7 @@ import (
 	"hull/errdef"
 	"hull/state"
 
+	"github.com/moby/moby/api/types/registry"
 	"github.com/spf13/cobra"
 )
 
@@ -48,6 +49,9 @@ func buildSave(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
+		auths := map[string]registry.AuthConfig{}
+		a.addOriginAuths(cmd.Context(), c, auths, true)
+		o.Auths = client.EncodeAuths(auths)
 		body, total, err := c.ImageSave(cmd.Context(), args, o)
 		if err != nil {
 			return err

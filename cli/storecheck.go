@@ -94,21 +94,29 @@ func (a *app) checkProgress(how string) (tell func(jsonstream.Message), done fun
 // originAuths are the credentials for all that a repair may fetch from. Nobody has named those registries: the engine
 // does, and so only one of this machine gets them.
 func (a *app) originAuths(ctx context.Context, c *client.Client) string {
-	if !a.ownEngine() {
-		return ""
-	}
-	names, err := c.RegistryOrigins(ctx)
-	if err != nil {
-		a.warn(fmt.Sprintf("it is not known which credentials a repair needs: %v", err))
-		return ""
-	}
-	store := a.credentials()
 	auths := map[string]registry.AuthConfig{}
+	a.addOriginAuths(ctx, c, auths, false)
+	return client.EncodeAuths(auths)
+}
+
+// addOriginAuths adds the credentials for where blobs of the engine's store came from; with dropped only of those that are
+// not there any more.
+func (a *app) addOriginAuths(ctx context.Context, c *client.Client, auths map[string]registry.AuthConfig, dropped bool) {
+	store := a.credentials()
+	if !a.ownEngine() || !store.HasOthers("") {
+		return
+	}
+	names, err := c.RegistryOrigins(ctx, dropped)
+	if err != nil {
+		if errdef.Kind(err) != errdef.ErrNotImplemented { // another engine fetches nothing
+			a.warn(fmt.Sprintf("it is not known which credentials the engine may need: %v", err))
+		}
+		return
+	}
 	for _, name := range names {
 		if r, err := ref.Parse(name); err == nil {
 			a.addAuth(ctx, store, auths, r.Registry)
 			a.addMirrorAuths(ctx, c, store, auths, r)
 		}
 	}
-	return client.EncodeAuths(auths)
 }

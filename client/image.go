@@ -149,6 +149,7 @@ func (c *Client) ImageRemoval(ctx context.Context, ref string, o ImageRemoveOpti
 type ImageSaveOptions struct {
 	Platforms []string // os/arch[/variant]; none means all that are there
 	Format    string   // empty is the server's own; others only Hull has
+	Auths     string   // credentials for where blobs that were dropped are fetched from: see EncodeAuths
 }
 
 // ImageSave returns an archive of images, and its length if the server says it or -1. The caller closes it. An archive
@@ -159,7 +160,7 @@ func (c *Client) ImageSave(ctx context.Context, names []string, o ImageSaveOptio
 	if err := platformsQuery(q, "platform", o.Platforms); err != nil {
 		return nil, 0, err
 	}
-	resp, err := c.send(ctx, request{method: http.MethodGet, path: "/images/get", query: q})
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: "/images/get", query: q, auths: o.Auths})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -106,9 +106,12 @@ func (c *Client) DiskUsage(ctx context.Context) (*Usage, error) {
 
 // Disk is what every byte below the root directory of a store is for.
 type Disk struct {
-	Root   string
-	Total  int64
-	Parts  []DiskPart
+	Root  string
+	Total int64
+	Parts []DiskPart
+	// Dropped is how many bytes of blobs were dropped, since a registry holds them, and Droppable how many could be.
+	Dropped, Droppable int64
+
 	Closed int64 // directories that could not be looked into
 }
 

@@ -54,8 +54,11 @@ func (c *Client) StoreCheck(ctx context.Context, o StoreCheckOptions) (out Check
 	return out, err
 }
 
-// RegistryOrigins are the repositories that blobs of the store came from or were pushed to.
-func (c *Client) RegistryOrigins(ctx context.Context) (out []string, err error) {
-	err = c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/registry/origins"}, &out)
+// RegistryOrigins are the repositories that blobs of the store came from or were pushed to; with dropped only of the blobs
+// that are not there any more.
+func (c *Client) RegistryOrigins(ctx context.Context, dropped bool) (out []string, err error) {
+	q := url.Values{}
+	flag(q, "dropped", dropped)
+	err = c.hull(ctx, request{method: http.MethodGet, path: "/hull/v1/registry/origins", query: q}, &out)
 	return out, err
 }

@@ -13,6 +13,8 @@ type Disk struct {
 	Root  string
 	Total int64
 	Parts []DiskPart // those that are there
+	// Dropped is how many bytes of blobs were dropped, since a registry holds them, and Droppable how many could be.
+	Dropped, Droppable int64
 	// Closed is how many directories could not be looked into: they are not ours, and what is in them is not counted.
 	Closed int64
 }
@@ -105,6 +107,9 @@ func (e *Engine) Disk(ctx context.Context) (*Disk, error) {
 		return nil, e.storeError(m.err)
 	}
 	d := &Disk{Root: e.root, Closed: m.use.Closed}
+	if blobs, err := e.images().Dropping(e.layersInUse); err == nil { // a damaged image is no reason to measure nothing
+		d.Dropped, d.Droppable = blobs.Dropped, blobs.Droppable
+	}
 	for _, kind := range diskKinds {
 		p := m.parts[kind]
 		if p.Kind = kind; p.Files > 0 {

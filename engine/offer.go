@@ -19,7 +19,9 @@ func (e *Engine) Offer(o serve.Options) (http.Handler, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
-	return serve.New(&offer{e, e.images().Offer()}, o), nil
+	images := e.images().Offer()
+	images.From = e.origins(Remote{})
+	return serve.New(&offer{e, images}, o), nil
 }
 
 // Offered returns the names under which an Offer has something, as clients of a registry write them, and one of them with a

@@ -422,8 +422,8 @@ func TestCheckFetchesWithLogin(t *testing.T) {
 	if err := e.PullImage(t.Context(), name, "", PullOptions{Remote: login, Progress: func(image.Progress) {}}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{s.Addr + "/app"}; !slices.Equal(e.Origins(), want) {
-		t.Errorf("got %v, want %v", e.Origins(), want)
+	if want := []string{s.Addr + "/app"}; !slices.Equal(e.Origins(false), want) {
+		t.Errorf("got %v, want %v", e.Origins(false), want)
 	}
 	blob := filepath.Join(e.root, "blobs/sha256", registrytest.Digest(layers[0].Blob).Hex())
 	if err := os.Truncate(blob, 10); err != nil {

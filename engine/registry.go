@@ -37,8 +37,8 @@ func (e *Engine) RegistryTest(ctx context.Context, name string, o Remote) (*regi
 }
 
 // Origins are the repositories that blobs of this store came from or were pushed to: whoever has the store repaired needs
-// credentials for those.
-func (e *Engine) Origins() []string { return e.images().Repositories() }
+// credentials for those; with dropped only of the blobs that are not here any more, for whoever sends images on.
+func (e *Engine) Origins(dropped bool) []string { return e.images().Repositories(dropped) }
 
 // Search finds repositories. A term with a registry before it, as in references, searches that one.
 func (e *Engine) Search(ctx context.Context, term string, limit int, o Remote) ([]registry.Found, error) {

@@ -11,6 +11,7 @@ import (
 
 	"hull/errdef"
 	"hull/ref"
+	"hull/state"
 )
 
 // Opener opens the repository name ("docker.io/library/nginx") for blobs that are not kept here; done ends it.
@@ -44,6 +45,34 @@ func (s *Store) OpenBlob(ctx context.Context, d ref.Digest, size int64, from Ope
 		return nil, err
 	}
 	return os.Open(filepath.Join(g.dir, "data"))
+}
+
+// bringBack is OpenBlob for a blob that is going to be asked for again: it is in the store afterwards.
+func (s *Store) bringBack(ctx context.Context, d ref.Digest, size int64, from Opener) (f *os.File, err error) {
+	lease, err := s.Lease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lease.Unlock()
+	if f, err = s.OpenBlob(ctx, d, size, from, nil); err != nil || f.Name() == s.blobPath(d) {
+		return f, err
+	}
+	path := s.blobPath(d)
+	err = f.Sync()
+	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	if errors.Is(err, fs.ErrExist) { // somebody else has brought it
+		err = nil
+	}
+	if err == nil {
+		err = state.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	s.DropFetched(d)
+	return f, nil
 }
 
 // DropFetched gives back the space of a blob that OpenBlob has fetched. Who has it open reads on.

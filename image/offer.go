@@ -24,6 +24,8 @@ import (
 // live long; all it remembers it could find out again. Its methods may be used by many goroutines.
 type Offer struct {
 	s *Store
+	// From is for blobs that were dropped: who asks for one has it brought back. Nil says that they are not here.
+	From Opener
 
 	mu     sync.Mutex                // protects the following
 	parsed map[ref.Digest]*content   // of manifests, which never change
@@ -270,13 +272,16 @@ func (all *reached) manifest(o *Offer, d ref.Digest, declared string) {
 }
 
 // Blob opens the blob d of the repository.
-func (r *Repository) Blob(_ context.Context, d ref.Digest) (*os.File, error) {
+func (r *Repository) Blob(ctx context.Context, d ref.Digest) (*os.File, error) {
 	unknown := errdef.NotFound("blob %s is not known to %s", d, r.name.FamiliarName())
 	if !r.hasBlob(d) {
 		return nil, unknown
 	}
 	fd, err := unix.Open(r.s.blobPath(d), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
+		if size, ok := r.sizeOf(d); ok && r.o.From != nil && len(r.s.Origins(d)) > 0 {
+			return r.s.bringBack(ctx, d, size, r.o.From)
+		}
 		return nil, unknown
 	}
 	if err != nil {
@@ -287,6 +292,22 @@ func (r *Repository) Blob(_ context.Context, d ref.Digest) (*os.File, error) {
 		return nil, errors.Join(errdef.As(errdef.ErrCorrupt, fmt.Errorf("blob %s is not a regular file", d)), err, f.Close())
 	}
 	return f, nil
+}
+
+// sizeOf is how many bytes the manifests of the repository say that the blob d has.
+func (r *Repository) sizeOf(d ref.Digest) (int64, bool) {
+	for m, declared := range r.reach().manifests {
+		c := r.o.content(m, declared)
+		if c == nil {
+			continue
+		}
+		for _, b := range c.blobs {
+			if b.Digest == d {
+				return b.Size, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // hasBlob says whether d is of the repository, the quick ways first.

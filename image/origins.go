@@ -44,11 +44,15 @@ func (s *Store) originsIn(file string) []string {
 	return names
 }
 
-// Repositories returns all repositories that some blob came from or was pushed to, sorted.
-func (s *Store) Repositories() []string {
+// Repositories returns all repositories that some blob came from or was pushed to, sorted; with missing only those of blobs
+// that are not here.
+func (s *Store) Repositories(missing bool) []string {
 	entries, _ := os.ReadDir(s.originsDir())
 	all := map[string]bool{}
 	for _, e := range entries {
+		if missing && s.hasBlobNamed(e.Name()) {
+			continue
+		}
 		for _, name := range s.originsIn(e.Name()) {
 			all[name] = true
 		}
