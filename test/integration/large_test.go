@@ -50,7 +50,10 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
-// TestMillionFiles loads one layer of a million files: memory does not grow with their number. It takes minutes.
+// TestMillionFiles loads one layer of a million files: memory does not grow with their number. It takes minutes, more than
+// the ten that go test allows by itself:
+//
+//	HULL_TEST_MILLION=1 go test ./test/integration -run TestMillionFiles -timeout 60m -v
 func TestMillionFiles(t *testing.T) {
 	if os.Getenv("HULL_TEST_MILLION") == "" {
 		t.Skip("set HULL_TEST_MILLION=1: it makes a million files")
