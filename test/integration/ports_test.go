@@ -464,14 +464,13 @@ func TestTablesHeal(t *testing.T) {
 func TestThousandPorts(t *testing.T) {
 	h := boxed(t)
 	serve(t, h, "many", "-p", "20000-20999:20000-20999")
-	if n := len(elements(t, h)); n != 2000 {
-		t.Errorf("%d elements", n)
-	}
+	// The kernel's hash grows behind our back after so many, and a list taken meanwhile passes over some of them.
+	rig.Eventually(t, "all ports are in the table", func() bool { return len(elements(t, h)) == 2000 })
 	if got := h.Must(t, "ps", "--format", "{{.Ports}}"); got != "0.0.0.0:20000-20999->20000-20999/tcp, [::]:20000-20999->20000-20999/tcp" {
 		t.Errorf("ps: %s", got)
 	}
 	h.Must(t, "rm", "-f", "many")
-	if e := elements(t, h); len(e) > 0 {
+	if e := elements(t, h); len(e) > 0 { // of what is removed nothing is listed, however the hash shrinks
 		t.Errorf("%d are left", len(e))
 	}
 }
