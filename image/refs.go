@@ -364,10 +364,12 @@ func (s *Store) writeIndex() error {
 // are killed: in the root it could be anybody's.
 func (s *Store) writeTop(name string, data []byte) error {
 	tmp := filepath.Join(s.imagesDir(), state.TempPrefix+name)
-	if err := state.WriteDurable(tmp, data); err != nil {
-		return err
+	err := state.WriteDurable(tmp, data) // which leaves the file when only its directory could not be synced
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(s.root, name))
 	}
-	if err := os.Rename(tmp, filepath.Join(s.root, name)); err != nil {
+	if err != nil {
+		os.Remove(tmp)
 		return err
 	}
 	return state.SyncDir(s.root)
