@@ -20,6 +20,7 @@ import (
 
 	"hull/errdef"
 	"hull/runtime"
+	"hull/state"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -166,7 +167,7 @@ func (b *testBox) write() {
 	for name, v := range map[string]any{SpecFile: spec, ConfigFile: b.cfg} {
 		data, err := json.Marshal(v)
 		must(b.t, err)
-		must(b.t, os.WriteFile(filepath.Join(b.run, name), data, 0o600))
+		must(b.t, state.Write(filepath.Join(b.run, name), data)) // whole: a monitor may be reading the old one
 	}
 }
 
