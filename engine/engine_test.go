@@ -462,9 +462,23 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
-// TestForsaken: a container that removes itself at its end is removed by the next list when the machine went down
-// under it, and no other is.
+// TestForsaken: a container that removes itself at its end is removed by the next list, or by whoever asks for it, when
+// the machine went down under it, and no other is.
 func TestForsaken(t *testing.T) {
+	t.Run("listed", func(t *testing.T) {
+		testForsaken(t, func(*Engine, *record) {})
+	})
+	t.Run("asked for", func(t *testing.T) {
+		testForsaken(t, func(e *Engine, auto *record) {
+			c, err := e.get(t.Context(), auto.Name)
+			if !errors.Is(err, errdef.ErrNotFound) || e.exists(auto.ID) {
+				t.Errorf("want ErrNotFound, got %v, %v", c, err)
+			}
+		})
+	})
+}
+
+func testForsaken(t *testing.T, first func(e *Engine, auto *record)) {
 	e := fresh(t)
 	ended := &monitor.State{Status: monitor.StatusRunning, Pid: 1, StartedAt: time.Now(), Starts: 1}
 	auto, kept, young := definition("auto"), definition("kept"), definition("young")
@@ -479,6 +493,7 @@ func TestForsaken(t *testing.T) {
 			}
 		}
 	}
+	first(e, auto)
 	list, err := e.List(t.Context(), ListOptions{All: true})
 	var names []string
 	for _, c := range list {

@@ -138,6 +138,9 @@ func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 	if errors.Is(err, errdef.ErrNotFound) {
 		return nil, noSuchContainer(name)
 	}
+	if err == nil && e.forsaken(c) && e.remove(context.WithoutCancel(ctx), id) == nil {
+		return nil, noSuchContainer(name)
+	}
 	if err == nil && c.Running() {
 		_ = e.heal(c) // what cannot be healed is no reason to say nothing of the container
 		_ = e.followHost(c)
