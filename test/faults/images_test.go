@@ -22,7 +22,6 @@ func TestEveryCallOfImages(t *testing.T) {
 		{name: "import", args: []string{"import", "--change", "CMD true", rootfs, "target"}},
 		{name: "tag", args: []string{"tag", "layered:3", "target"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "pull", args: []string{"pull", "-q", "REMOTE"}},
-		{name: "push", args: []string{"push", "-q", "REMOTE"}, prepare: []string{"load", "-q", "-i", "AWAY"}},
 		{name: "rmi", args: []string{"rmi", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "gc", args: []string{"gc", "--keep", "0", "--unused-for", "0s"}, prepare: []string{"load", "-q", "-i", archive}},
 		{name: "pin", args: []string{"image", "pin", "layered:3"}, prepare: []string{"load", "-q", "-i", archive}},

@@ -103,12 +103,18 @@ func TestEveryCall(t *testing.T) {
 // its whole length.
 func disturb(t *testing.T, once func(*Fault) (calls int, hit *Call)) {
 	t.Helper()
+	disturbAt(t, points(), once)
+}
+
+// disturbAt is disturb with so many calls for each disturbance.
+func disturbAt(t *testing.T, points int, once func(*Fault) (calls int, hit *Call)) {
+	t.Helper()
 	total, _ := once(nil)
 	if total < 10 {
 		t.Fatalf("only %d calls were counted: the driver does not see this command", total)
 	}
 	t.Logf("%d calls", total)
-	stride := max(1, total/points())
+	stride := max(1, total/points)
 	for _, f := range disturbances {
 		// A different offset for each kind, so that together they visit more calls.
 		for at := 1 + int(f.Errno)%stride; at <= total; at += stride {
