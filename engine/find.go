@@ -144,7 +144,7 @@ func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 	if err == nil && c.Running() {
 		_ = e.heal(c) // what cannot be healed is no reason to say nothing of the container
 		_ = e.followHost(c)
-		err = e.finishUpdate(ctx, c)
+		err = e.finishUpdate(c)
 	}
 	return c, err
 }

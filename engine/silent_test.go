@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,8 +25,9 @@ func TestSilentMonitor(t *testing.T) {
 	removing := func(_ *Config, h *Host) { h.AutoRemove = true }
 	killed, forced, policy, gone := with(t, e, kept, "sleep", "1000"), with(t, e, kept, "sleep", "1000"),
 		with(t, e, always, "sleep", "1000"), with(t, e, removing, "sleep", "1000")
+	polite := with(t, e, kept, "sh", "-c", "trap 'echo bye > /said; exit' TERM; while :; do sleep 0.1; done")
 	pids := map[string]int{}
-	for _, r := range []*record{killed, forced, policy, gone} {
+	for _, r := range []*record{killed, forced, policy, gone, polite} {
 		if _, err := e.Start(t.Context(), r.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -60,6 +63,12 @@ func TestSilentMonitor(t *testing.T) {
 			t.Errorf("kill of one that removes itself: %v", err)
 		}
 	})
+	wg.Go(func() {
+		forever := -1
+		if err := e.Stop(t.Context(), polite.ID, StopOptions{Timeout: &forever}); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
 	for _, r := range []*record{forced, policy} {
 		wg.Go(func() {
 			if _, err := e.Remove(t.Context(), r.ID, RemoveOptions{Force: true}); err != nil {
@@ -68,8 +77,13 @@ func TestSilentMonitor(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if c, err := e.Inspect(t.Context(), killed.ID); err != nil || c.State.Status != StatusExited || c.State.ExitCode != exitLost {
-		t.Errorf("killed: %+v, %v", c, err)
+	for _, r := range []*record{killed, polite} {
+		if c, err := e.Inspect(t.Context(), r.ID); err != nil || c.State.Status != StatusExited || c.State.ExitCode != exitLost {
+			t.Errorf("killed: %+v, %v", c, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(e.dir(polite.ID), "rw", "upper", "said")); err != nil {
+		t.Errorf("what was stopped had no time to end: %v", err)
 	}
 	for _, r := range []*record{forced, policy, gone} {
 		if e.exists(r.ID) {
@@ -78,6 +92,38 @@ func TestSilentMonitor(t *testing.T) {
 	}
 	if _, err := e.Start(t.Context(), killed.ID); err != nil {
 		t.Errorf("start after it: %v", err)
+	}
+}
+
+// TestTellOfBusy: what only tells of a container waits neither for its monitor nor for a command that does.
+func TestTellOfBusy(t *testing.T) {
+	e := real(t)
+	r := with(t, e, func(_ *Config, h *Host) { h.AutoRemove = false }, "sleep", "1000")
+	if _, err := e.Start(t.Context(), r.ID); err != nil {
+		t.Fatal(err)
+	}
+	pid, _ := monitor.Alive(e.runDir(r.ID))
+	hold(t, pid)
+	l, err := e.lock(t.Context(), r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := filepath.Join(e.runDir(r.ID), updatingFile)
+	if err := os.WriteFile(mark, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := e.Inspect(t.Context(), r.ID); err != nil || !c.Running() {
+		t.Errorf("inspect: %+v, %v", c, err)
+	}
+	if all, err := e.List(t.Context(), ListOptions{}); err != nil || len(all) != 1 || !all[0].Running() {
+		t.Errorf("list: %v, %v", all, err)
+	}
+	if err := os.Remove(mark); err != nil {
+		t.Error(err)
+	}
+	l.Unlock()
+	if err := e.Kill(t.Context(), r.ID, ""); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/monitor"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,20 +48,28 @@ func (e *Engine) stop(ctx context.Context, c *Container, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := e.signal(ctx, c, sig); err != nil {
-		if errors.Is(err, errdef.ErrConflict) {
-			return nil // it ended by itself
-		}
-		return err
-	}
-	if err := e.thaw(c); err != nil { // whatever the signal: it is to end
-		return err
-	}
-	if err = e.awaitEnd(ctx, c, wait); errors.Is(err, errdef.ErrDeadline) {
-		err = e.killNow(ctx, c)
+	switch err = e.signal(ctx, c, sig); {
+	case errors.Is(err, errdef.ErrConflict):
+		return nil // it ended by itself
+	case errors.Is(err, monitor.ErrSilent):
+		err = e.stopSilent(ctx, c, sig, wait)
+	case err == nil:
+		err = e.endBy(ctx, c, wait)
 	}
 	if err == nil {
 		e.containerEvent(c, "stop")
+	}
+	return err
+}
+
+// endBy waits for the end of c after its stop signal, and kills it when it takes longer than wait.
+func (e *Engine) endBy(ctx context.Context, c *Container, wait time.Duration) error {
+	if err := e.thaw(c); err != nil { // whatever the signal: it is to end
+		return err
+	}
+	err := e.awaitEnd(ctx, c, wait)
+	if errors.Is(err, errdef.ErrDeadline) {
+		err = e.killNow(ctx, c)
 	}
 	return err
 }

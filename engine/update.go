@@ -134,14 +134,15 @@ func (e *Engine) limitsOf(c *Container) (*specs.LinuxResources, []string) {
 	return b.spec.Linux.Resources, b.warnings
 }
 
-// finishUpdate brings the kernel to what is on disk when an update of c was killed half-way.
-func (e *Engine) finishUpdate(ctx context.Context, c *Container) error {
+// finishUpdate brings the kernel to what is on disk when an update of c was killed half-way. One that goes on holds the
+// lock, and perhaps for long: it asks the monitor.
+func (e *Engine) finishUpdate(c *Container) error {
 	mark := filepath.Join(e.runDir(c.ID), updatingFile)
 	if _, err := os.Lstat(mark); err != nil {
 		return nil
 	}
-	l, err := e.lock(ctx, c.ID) // an update that goes on holds it
-	if err != nil {
+	l, free, err := state.TryLock(e.dir(c.ID))
+	if err != nil || !free {
 		return err
 	}
 	defer l.Unlock()

@@ -54,9 +54,10 @@ func (in incoming) Read(p []byte) (int, error) {
 }
 
 // Dial connects to the monitor of the container whose run directory is dir. The monitor stays at least until the
-// connection is closed. The error is ErrNoMonitor when there is none, ErrSilent when it does not take the connection.
+// connection is closed. The error is ErrNoMonitor when there is none, ErrSilent when it does not take the connection or is stopped.
 func Dial(ctx context.Context, dir string) (*Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrSilent)
+	begun := time.Now()
+	ctx, cancel := patient(ctx, dir, dialTimeout)
 	defer cancel()
 	for {
 		c, err := dialOnce(ctx, dir)
@@ -64,7 +65,7 @@ func Dial(ctx context.Context, dir string) (*Conn, error) {
 			return c, nil
 		}
 		if ctx.Err() != nil {
-			return nil, explain(context.Cause(ctx), dir, dialTimeout)
+			return nil, explain(context.Cause(ctx), dir, begun)
 		}
 		if !isNobody(err) {
 			return nil, fmt.Errorf("connect to the monitor in %s: %w", dir, err)
@@ -121,20 +122,20 @@ func (c *Conn) interrupt() { c.f.SetDeadline(time.Unix(1, 0)) }
 
 // Do sends the one request of this connection and returns the answer. A refusal is an error with its errdef kind,
 // and the answer beside it where there is one. ErrNoMonitor means that the monitor went away before it answered,
-// ErrSilent that it has not for longer than any answer but that of OpWait takes.
+// ErrSilent that it has not for longer than any answer but that of OpWait takes, or is stopped.
 // Cancelling ctx ends the wait and makes the connection useless.
 func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
-	patience := req.patience()
-	if patience > 0 {
+	begun := time.Now()
+	if d := req.patience(); d > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, patience, ErrSilent)
+		ctx, cancel = patient(ctx, c.dir, d)
 		defer cancel()
 	}
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
 	resp, err := c.do(req)
 	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("ask the monitor to %s: %w", req.Op, explain(context.Cause(ctx), c.dir, patience))
+		return nil, fmt.Errorf("ask the monitor to %s: %w", req.Op, explain(context.Cause(ctx), c.dir, begun))
 	}
 	return resp, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"hull/errdef"
@@ -35,12 +36,98 @@ func (r *Request) patience() time.Duration {
 	return answerWait
 }
 
+// A monitor that is seen stopped this often in a row will not answer. A tracer stops it for moments only.
+const (
+	stoppedLooks = 10
+	stoppedPause = 100 * time.Millisecond
+)
+
+// patient bounds what is asked of the monitor of run directory dir: the context ends with ErrSilent after d, 0 for never,
+// and after a second in which the monitor was stopped.
+func patient(ctx context.Context, dir string, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, silent := context.WithCancelCause(ctx)
+	l := &lookout{dir: dir, silent: silent}
+	l.begin()
+	bounded, cancel := ctx, context.CancelFunc(func() {})
+	if d > 0 {
+		bounded, cancel = context.WithTimeoutCause(ctx, d, ErrSilent)
+	}
+	return bounded, func() {
+		l.end()
+		cancel()
+		silent(nil)
+	}
+}
+
+// lookout looks from time to time whether a monitor is stopped.
+type lookout struct {
+	dir    string
+	silent context.CancelCauseFunc
+
+	mu    sync.Mutex // protects the following
+	timer *time.Timer
+	over  bool
+	start uint64 // of the process that was stopped when last looked at
+	seen  int    // so often in a row
+}
+
+func (l *lookout) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = time.AfterFunc(stoppedPause, l.look)
+}
+
+func (l *lookout) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.timer.Stop()
+}
+
+func (l *lookout) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	start := stoppedMonitor(l.dir)
+	if start == 0 || start != l.start {
+		l.seen = 0
+	}
+	l.start = start
+	if start != 0 {
+		l.seen++
+	}
+	if l.seen == stoppedLooks {
+		l.silent(ErrSilent)
+		return
+	}
+	l.timer.Reset(stoppedPause)
+}
+
+// stoppedMonitor returns when the monitor of run directory dir was started if it is stopped, and 0 if it is not or there
+// is none.
+func stoppedMonitor(dir string) (start uint64) {
+	pid, _ := Alive(dir)
+	if pid == 0 {
+		return 0
+	}
+	start, st, err := startTime(pid)
+	if err != nil || !isStopped(st) {
+		return 0
+	}
+	if now, _ := Alive(dir); now != pid { // or it was of another process
+		return 0
+	}
+	return start
+}
+
 // explain makes of ErrSilent a sentence about the monitor of run directory dir, and returns other errors as they are.
-func explain(err error, dir string, waited time.Duration) error {
+func explain(err error, dir string, begun time.Time) error {
 	if !errors.Is(err, ErrSilent) {
 		return err
 	}
-	id := filepath.Base(dir)
+	id, waited := filepath.Base(dir), time.Since(begun).Round(100*time.Millisecond)
 	who, cure := "", ""
 	if pid, _ := Alive(dir); pid > 0 {
 		who = fmt.Sprintf(" (process %d)", pid)
@@ -55,8 +142,11 @@ func explain(err error, dir string, waited time.Duration) error {
 // stopped reports whether a signal or a debugger keeps process pid from running.
 func stopped(pid int) bool {
 	_, st, err := startTime(pid)
-	return err == nil && (st == 'T' || st == 't')
+	return err == nil && isStopped(st)
 }
+
+// isStopped is for a state of /proc/PID/stat.
+func isStopped(st byte) bool { return st == 'T' || st == 't' }
 
 // Kill ends the monitor of run directory dir, for one that is ErrSilent, and waits until its place is free: a Claim can be
 // had then. The container is left to whoever claims. No error when there is no monitor any more.
