@@ -67,6 +67,10 @@ func (n *Network) Ensure(ports string) (healed bool, err error) {
 		added++
 		n.address(&b, l.Index, s)
 	}
+	if l.Snoops {
+		added++
+		dumb(b.Link("have "+n.Device+" send multicasts to all", unix.RTM_NEWLINK, 0, netlink.Header{Index: int32(l.Index)}))
+	}
 	if l.Flags&unix.IFF_UP == 0 {
 		added++
 		b.Link("bring "+n.Device+" up", unix.RTM_NEWLINK, 0, netlink.Header{Index: int32(l.Index), Flags: unix.IFF_UP, Change: unix.IFF_UP})
@@ -90,7 +94,7 @@ func (n *Network) make(c *netlink.Conn) error {
 	var b netlink.Batch
 	m := b.Link("create bridge "+n.Device, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, netlink.Header{})
 	m.String(unix.IFLA_IFNAME, n.Device).Bytes(unix.IFLA_ADDRESS, mac[:]).Uint32(unix.IFLA_MTU, uint32(n.MTU))
-	m.Nest(unix.IFLA_LINKINFO, func() { m.String(unix.IFLA_INFO_KIND, Bridge) })
+	dumb(m)
 	err := c.Do(&b)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return errdef.As(errdef.ErrUnavailable, fmt.Errorf("this kernel has no bridges (CONFIG_BRIDGE): use --network host or none: %w", err))
@@ -102,6 +106,15 @@ func (n *Network) make(c *netlink.Conn) error {
 		n.deafen()
 	}
 	return err
+}
+
+// dumb makes a bridge that sends multicasts to all its ports. By default one listens to what its ports report, and as soon
+// as anybody asks for reports, as every container may, it believes only these: our firewall drops most of them
+// (nft.Rules), and IPv6 would cease to find neighbours.
+func dumb(m *netlink.Message) {
+	m.Nest(unix.IFLA_LINKINFO, func() {
+		m.String(unix.IFLA_INFO_KIND, Bridge).Nest(unix.IFLA_INFO_DATA, func() { m.Byte(unix.IFLA_BR_MCAST_SNOOPING, 0) })
+	})
 }
 
 // deafen keeps the host from taking routers and redirects from its containers (CVE-2020-13401). There are no duplicates of

@@ -15,6 +15,7 @@ type Link struct {
 	Kind   string // "bridge", "veth", ...
 	Group  uint32
 	MAC    []byte
+	Snoops bool // of a bridge: it sends multicasts only where it has seen somebody ask for them
 }
 
 // Link returns the link with that name; the error of a missing one is ENODEV.
@@ -60,13 +61,25 @@ func readLink(body []byte) Link {
 			l.Group = number(v)
 		case unix.IFLA_LINKINFO:
 			Attributes(v, func(typ uint16, v []byte) {
-				if typ == unix.IFLA_INFO_KIND {
+				switch typ {
+				case unix.IFLA_INFO_KIND:
 					l.Kind = Text(v)
+				case unix.IFLA_INFO_DATA: // its attributes have another meaning for each kind, which comes first
+					l.Snoops = l.Kind == "bridge" && snoops(v)
 				}
 			})
 		}
 	})
 	return l
+}
+
+func snoops(data []byte) (on bool) {
+	Attributes(data, func(typ uint16, v []byte) {
+		if typ == unix.IFLA_BR_MCAST_SNOOPING {
+			on = len(v) > 0 && v[0] != 0
+		}
+	})
+	return on
 }
 
 func number(v []byte) uint32 {

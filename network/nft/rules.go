@@ -187,7 +187,7 @@ func (b *builder) replies() {
 
 // guard writes the table that holds containers to their own addresses: what a link sends must have the MAC and IP
 // address that its group stands for, in ARP too. Everything that is neither IP nor ARP is dropped, and so is what would
-// make a container its neighbours' router.
+// make a container its neighbours' router, and what a link's coming up would have every neighbour read for nothing.
 func (b *builder) guard(r *Rules) {
 	elements := bySet(r.Senders)
 	for _, six := range []bool{false, true} {
@@ -208,6 +208,7 @@ func (b *builder) guard(r *Rules) {
 		b.rule(port, ethertype(unix.ETH_P_IPV6), meta(expr.MetaKeyL4PROTO, 1), equal([]byte{unix.IPPROTO_ICMPV6}),
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, equal([]byte{kind}), verdict(expr.VerdictDrop, ""))
 	}
+	b.rule(port, joinsOnLink(), verdict(expr.VerdictDrop, ""))
 	b.rule(port, ethertype(unix.ETH_P_IPV6), group, mac, addr(8, 16), known(true), accept)
 	b.rule(port, verdict(expr.VerdictDrop, ""))
 	pre := b.hook(b.bridge, "prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
@@ -217,6 +218,22 @@ func (b *builder) guard(r *Rules) {
 			seen[br.Ports] = true
 			b.rule(pre, meta(expr.MetaKeyIIFNAME, 1), equal([]byte(br.Ports)), verdict(expr.VerdictGoto, "port"))
 		}
+	}
+}
+
+// joinsOnLink holds for a report that somebody listens to one group of the link's scope (MLDv2, RFC 3810 section 5.2). A
+// link sends four when it comes up, each to all neighbours: with a thousand of these 40 ms of processor time. No router
+// forwards such groups; a bridge that snoops would want to know, and ours do not (network.Ensure).
+func joinsOnLink() []any {
+	const report = 143
+	record := func(offset, n uint32) *expr.Payload {
+		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: n}
+	}
+	return []any{
+		ethertype(unix.ETH_P_IPV6), meta(expr.MetaKeyL4PROTO, 1), equal([]byte{unix.IPPROTO_ICMPV6}),
+		record(0, 1), equal([]byte{report}),
+		record(6, 2), equal([]byte{0, 1}), // how many records
+		record(12, 2), equal([]byte{0xff, 0x02}),
 	}
 }
 
