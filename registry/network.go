@@ -188,13 +188,14 @@ func isUnresolvable(err error) bool {
 		return false
 	}
 	// It keeps the text of its cause only.
-	return dns.IsTimeout || endsWith(dns.Err, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ECONNREFUSED)
+	return dns.IsTimeout || endsWith(dns.Err, syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EHOSTUNREACH, syscall.ECONNREFUSED)
 }
 
-// isCutOff says that this machine has no network that leads to the host, or to a server of names.
+// isCutOff says that this machine has no network that leads to the host, or to a server of names. EADDRNOTAVAIL is what
+// loopback answers while it is down: without an /etc/resolv.conf the server of names is asked for there.
 func isCutOff(err error) bool {
 	var dns *net.DNSError
-	return errors.Is(err, syscall.ENETUNREACH) || errors.As(err, &dns) && endsWith(dns.Err, syscall.ENETUNREACH)
+	return errors.Is(err, syscall.ENETUNREACH) || errors.As(err, &dns) && endsWith(dns.Err, syscall.ENETUNREACH, syscall.EADDRNOTAVAIL)
 }
 
 func endsWith(text string, errs ...syscall.Errno) bool {
