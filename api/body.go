@@ -91,6 +91,33 @@ func (q *request) answer(code int, v any) error {
 	return nil
 }
 
+// answerList sends list as a JSON array, in pieces: the other side reads the first while the next ones are made.
+func answerList[T any](q *request, list []T) error {
+	q.w.Header().Set("Content-Type", "application/json")
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	b.WriteByte('[')
+	for i := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if e.Encode(&list[i]) != nil {
+			panic(http.ErrAbortHandler) // half a list must not look like a whole one
+		}
+		b.Truncate(b.Len() - 1) // the newline that ends a value
+		if b.Len() >= piece {
+			_, _ = q.w.Write(b.Bytes())
+			b.Reset()
+		}
+	}
+	b.WriteString("]\n")
+	_, _ = q.w.Write(b.Bytes())
+	return nil
+}
+
+// piece is how much of a list is made before it is sent.
+const piece = 16 << 10
+
 // WarningHeader carries what was done otherwise than asked, for the answers that Docker gives no body.
 const WarningHeader = "Hull-Warning"
 

@@ -45,7 +45,7 @@ func (s *server) listContainers(q *request) error {
 		}
 		out = append(out, sum)
 	}
-	return q.answer(http.StatusOK, out)
+	return answerList(q, out)
 }
 
 func (s *server) summary(c *engine.Container, now time.Time) container.Summary {

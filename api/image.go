@@ -41,7 +41,7 @@ func (s *server) listImages(q *request) error {
 		}
 		out = append(out, sum)
 	}
-	return q.answer(http.StatusOK, q.forVersion(out))
+	return answerList(q, q.forVersion(out))
 }
 
 // summary is a line of a list of images with what Docker does not know, or knows no longer.

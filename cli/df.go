@@ -176,10 +176,10 @@ func (a *app) dfVerbose(u *client.Usage) error {
 	now := time.Now()
 	var images, containers, volumes []any
 	for _, i := range u.Images {
-		images = append(images, imageRows(i, false, true, now)...)
+		images = append(images, imageRows(&i, false, true, now)...)
 	}
 	for _, c := range u.Containers {
-		containers = append(containers, &dfContainerRow{containerRow{c, true, now}})
+		containers = append(containers, &dfContainerRow{containerRow{&c, true, now}})
 	}
 	for _, v := range u.Volumes {
 		volumes = append(volumes, &dfVolumeRow{v})

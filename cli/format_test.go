@@ -2,11 +2,14 @@ package cli
 
 import (
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
+	"hull/client"
 	"hull/test/rig"
 
 	"github.com/moby/moby/api/types/container"
@@ -57,6 +60,25 @@ func TestNarrow(t *testing.T) {
 		for line := range strings.Lines(got) {
 			if n := utf8.RuneCountInString(strings.TrimRight(line, "\r\n")); n > tt.columns && !strings.Contains(tt.args, "no-trunc") {
 				t.Errorf("%s at %d: a line of %d characters: %s", tt.args, tt.columns, n, line)
+			}
+		}
+	}
+}
+
+// TestKnown: what a row says of itself is what its methods say, for each column of the default table.
+func TestKnown(t *testing.T) {
+	for _, tt := range []struct {
+		row     knowing
+		columns []column
+	}{
+		{&imageRow{s: &client.ImageSummary{ID: "sha256:0123456789abcdef", Created: 1, Size: 2}, repo: "a", tag: "b", short: true, now: time.Unix(99, 0)}, imageColumns[:]},
+		{&containerRow{&client.ContainerSummary{ID: "0123456789abcdef", Image: "a", Command: "b", Status: "c", Names: []string{"/d"},
+			Ports: []container.PortSummary{{PrivatePort: 80, Type: "tcp"}}}, true, time.Unix(99, 0)}, psColumns[:]},
+	} {
+		for _, c := range tt.columns {
+			want := reflect.ValueOf(tt.row).MethodByName(c.method).Call(nil)[0].String()
+			if got, ok := tt.row.known(c.method); !ok || got != want {
+				t.Errorf("%T: %s: want %q, got %q, %t", tt.row, c.method, want, got, ok)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -59,8 +60,8 @@ func (a *app) images(cmd *cobra.Command, o imagesOptions) error {
 	digests := o.digests || strings.Contains(o.format, ".Digest")
 	now := time.Now()
 	var rows []any
-	for _, s := range list {
-		rows = append(rows, imageRows(s, digests, !o.noTrunc, now)...)
+	for i := range list {
+		rows = append(rows, imageRows(&list[i], digests, !o.noTrunc, now)...)
 	}
 	if o.quiet {
 		return a.printIDs(o.format, rows)
@@ -90,48 +91,60 @@ func imageHeaders() map[string]string {
 const none = "<none>"
 
 // imageRows is a row for each name of an image; with digests also for those names that are a digest only.
-func imageRows(s client.ImageSummary, digests, short bool, now time.Time) []any {
-	byRepo := map[string][]string{}
-	for _, d := range s.RepoDigests {
-		if repo, digest, ok := strings.Cut(d, "@"); ok && repo != none {
-			byRepo[repo] = append(byRepo[repo], digest)
-		}
-	}
-	add := func(rows []any, repo, tag, digest string) []any {
-		return append(rows, &imageRow{s: s, repo: repo, tag: tag, digest: digest, short: short, now: now})
-	}
+func imageRows(s *client.ImageSummary, digests, short bool, now time.Time) []any {
 	var rows []any
-	tagged := map[string]bool{}
+	add := func(repo, tag, digest string) {
+		rows = append(rows, &imageRow{s: s, repo: repo, tag: tag, digest: digest, short: short, now: now})
+	}
+	// No maps: an image has a handful of names, and there are a thousand images.
+	var tagged []string
 	for _, ref := range s.RepoTags {
 		repo, tag := splitTag(ref)
 		if repo == none {
 			continue
 		}
-		tagged[repo] = true
-		if !digests || len(byRepo[repo]) == 0 {
-			rows = add(rows, repo, tag, none)
-			continue
+		tagged = append(tagged, repo)
+		before := len(rows)
+		if digests {
+			for d := range digestsOf(s, repo) {
+				add(repo, tag, d)
+			}
 		}
-		for _, d := range byRepo[repo] {
-			rows = add(rows, repo, tag, d)
+		if len(rows) == before {
+			add(repo, tag, none)
 		}
 	}
-	for _, repo := range sortedKeys(byRepo) {
-		if tagged[repo] {
-			continue
+	var untagged []string
+	for _, d := range s.RepoDigests {
+		if repo, _, ok := strings.Cut(d, "@"); ok && repo != none && !slices.Contains(tagged, repo) {
+			untagged = append(untagged, repo)
 		}
+	}
+	slices.Sort(untagged)
+	for _, repo := range slices.Compact(untagged) {
 		if !digests {
-			rows = add(rows, repo, none, none)
+			add(repo, none, none)
 			continue
 		}
-		for _, d := range byRepo[repo] {
-			rows = add(rows, repo, none, d)
+		for d := range digestsOf(s, repo) {
+			add(repo, none, d)
 		}
 	}
 	if len(rows) == 0 {
-		rows = add(rows, none, none, none)
+		add(none, none, none)
 	}
 	return rows
+}
+
+// digestsOf are the digests that name an image in repo.
+func digestsOf(s *client.ImageSummary, repo string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, d := range s.RepoDigests {
+			if r, digest, ok := strings.Cut(d, "@"); ok && r == repo && !yield(digest) {
+				return
+			}
+		}
+	}
 }
 
 // splitTag cuts the tag off a reference; a colon before a slash belongs to a port.
@@ -145,7 +158,7 @@ func splitTag(ref string) (repo, tag string) {
 
 // imageRow has the fields Docker's templates for lists of images know.
 type imageRow struct {
-	s                 client.ImageSummary
+	s                 *client.ImageSummary
 	repo, tag, digest string
 	short             bool
 	now               time.Time
@@ -154,6 +167,22 @@ type imageRow struct {
 func (*imageRow) isRow() {}
 
 func (*imageRow) spare() []string { return []string{"ID", "CreatedSince"} }
+
+func (r *imageRow) known(field string) (string, bool) {
+	switch field {
+	case "Repository":
+		return r.repo, true
+	case "Tag":
+		return r.tag, true
+	case "ID":
+		return r.ID(), true
+	case "CreatedSince":
+		return r.CreatedSince(), true
+	case "Size":
+		return r.Size(), true
+	}
+	return "", false
+}
 
 func (r *imageRow) ID() string {
 	if r.short {

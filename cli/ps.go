@@ -8,7 +8,6 @@ import (
 
 	"hull/client"
 
-	"github.com/moby/moby/api/types/container"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
@@ -58,8 +57,8 @@ func (a *app) ps(cmd *cobra.Command, o psOptions) error {
 	}
 	now := time.Now()
 	rows := make([]any, len(list))
-	for i, s := range list {
-		rows[i] = &containerRow{s, !o.noTrunc, now}
+	for i := range list {
+		rows[i] = &containerRow{&list[i], !o.noTrunc, now}
 	}
 	if o.quiet {
 		return a.printIDs(o.format, rows)
@@ -89,7 +88,7 @@ func psHeaders() map[string]string {
 
 // containerRow has the fields Docker's templates for lists of containers know.
 type containerRow struct {
-	s     container.Summary
+	s     *client.ContainerSummary
 	short bool
 	now   time.Time
 }
@@ -97,6 +96,26 @@ type containerRow struct {
 func (*containerRow) isRow() {}
 
 func (*containerRow) spare() []string { return []string{"Command", "ID", "RunningFor", "Image"} }
+
+func (r *containerRow) known(field string) (string, bool) {
+	switch field {
+	case "ID":
+		return r.ID(), true
+	case "Image":
+		return r.Image(), true
+	case "Command":
+		return r.Command(), true
+	case "RunningFor":
+		return r.RunningFor(), true
+	case "Status":
+		return r.Status(), true
+	case "Ports":
+		return r.Ports(), true
+	case "Names":
+		return r.Names(), true
+	}
+	return "", false
+}
 
 func (r *containerRow) ID() string {
 	if r.short {
@@ -183,18 +202,12 @@ func (r *containerRow) LocalVolumes() string {
 }
 
 func (r *containerRow) Networks() string {
-	if r.s.NetworkSettings == nil {
-		return ""
-	}
 	return strings.Join(sortedKeys(r.s.NetworkSettings.Networks), ",")
 }
 
 // Platform is that of the image, when the engine says which of several it is.
 func (r *containerRow) Platform() *platform {
-	if d := r.s.ImageManifestDescriptor; d != nil && d.Platform != nil {
-		return (*platform)(d.Platform)
-	}
-	return nil
+	return (*platform)(r.s.ImageManifestDescriptor.Platform)
 }
 
 type platform ocispec.Platform

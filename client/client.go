@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -249,6 +250,38 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	// What follows the value is at most a newline; reading it lets the connection be used again.
 	io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10))
 	return nil
+}
+
+// list makes the request, whose answer is an array, and decodes each value while the next ones are on their way.
+func list[T any](ctx context.Context, c *Client, r request) ([]T, error) {
+	resp, err := c.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var out []T
+	d := json.NewDecoder(resp.Body)
+	start, err := d.Token()
+	if start == nil && err == nil { // null
+		return nil, nil
+	}
+	if err == nil && start != json.Delim('[') {
+		err = fmt.Errorf("%v where a list begins", start)
+	}
+	for err == nil && d.More() {
+		var v T
+		if err = d.Decode(&v); err == nil {
+			out = append(out, v)
+		}
+	}
+	if err == nil {
+		_, err = d.Token()
+	}
+	if err != nil {
+		return nil, cause(ctx, decodeError(err))
+	}
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10)) // as in call
+	return out, nil
 }
 
 // HostFromEnv is the server DOCKER_HOST or HULL_HOST name; empty when neither is set.

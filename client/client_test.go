@@ -466,3 +466,30 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("want %q, got %q", want, got)
 	}
 }
+
+// TestList: a list is whole or an error, wherever its answer ends.
+func TestList(t *testing.T) {
+	var body string
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) })
+	for _, tt := range []struct {
+		body string
+		want int // -1 is an error
+	}{
+		{`[{"Id":"a","Labels":{"x":"y"}},{"Id":"b"}]` + "\n", 2},
+		{"[]\n", 0},
+		{"null\n", 0},
+		{`[{"Id":"a"},`, -1},
+		{`[{"Id":"a"}`, -1},
+		{`[{"Id":"a"}}`, -1},
+		{`[{"Id":1}]`, -1},
+		{`{"message":"no list"}`, -1},
+		{`"text"`, -1},
+		{"", -1},
+	} {
+		body = tt.body
+		got, err := c.ImageList(t.Context(), ImageListOptions{})
+		if tt.want < 0 && err == nil || tt.want >= 0 && (err != nil || len(got) != tt.want) {
+			t.Errorf("%q: want %d, got %v, %v", tt.body, tt.want, got, err)
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/container"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // containerPath escapes the name or id of a container. Docker shows names with a leading slash and takes them so.
@@ -277,8 +278,24 @@ type ListOptions struct {
 	Filters Filters
 }
 
+// ContainerSummary is a line of a list of containers: as in ImageSummary, what is shown somewhere.
+type ContainerSummary struct {
+	ID                      string `json:"Id"`
+	Names                   []string
+	Image, ImageID, Command string
+	Created                 int64 // seconds since 1970
+	Ports                   []container.PortSummary
+	SizeRw, SizeRootFs      int64
+	Labels                  map[string]string
+	State                   container.ContainerState
+	Status                  string
+	ImageManifestDescriptor struct{ Platform *ocispec.Platform }
+	NetworkSettings         struct{ Networks map[string]struct{} }
+	Mounts                  []struct{ Name, Source, Driver string }
+}
+
 // ContainerList lists containers, newest first.
-func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]container.Summary, error) {
+func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]ContainerSummary, error) {
 	q := url.Values{}
 	flag(q, "all", o.All)
 	flag(q, "size", o.Size)
@@ -286,9 +303,7 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]container.
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	o.Filters.query(q)
-	var out []container.Summary
-	err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: q}, &out)
-	return out, err
+	return list[ContainerSummary](ctx, c, request{method: http.MethodGet, path: "/containers/json", query: q})
 }
 
 // ContainerInspect returns what is known of a container, also as the server wrote it.

@@ -45,7 +45,7 @@ func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out P
 type Usage struct {
 	LayersSize int64
 	Images     []ImageSummary
-	Containers []container.Summary
+	Containers []ContainerSummary
 	Volumes    []VolumeUsage
 	BuildCache []BuildCacheUsage
 }
@@ -72,6 +72,7 @@ func (c *Client) DiskUsage(ctx context.Context) (*Usage, error) {
 			TotalSize int64
 			Items     []ImageSummary
 		}
+		ContainerUsage *struct{ Items []ContainerSummary }
 	}
 	err := c.call(ctx, request{method: http.MethodGet, path: "/system/df", query: url.Values{"verbose": {"1"}}}, &out)
 	if err != nil {
@@ -131,7 +132,7 @@ func (c *Client) Disk(ctx context.Context) (out Disk, err error) {
 type oldUsage struct {
 	LayersSize int64
 	Images     []ImageSummary
-	Containers []container.Summary
+	Containers []ContainerSummary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
 }
