@@ -93,10 +93,20 @@ type offered struct {
 
 func (r *offered) Begin(ctx context.Context) (string, error) {
 	id, err := r.Repository.Begin(ctx)
+	return id, r.e.uploadError(err)
+}
+
+func (r *offered) Resume(ctx context.Context, d ref.Digest) (string, int64, error) {
+	id, size, err := r.Repository.Resume(ctx, d)
+	return id, size, r.e.uploadError(err)
+}
+
+// uploadError says in the registry's words that there are too many uploads.
+func (e *Engine) uploadError(err error) error {
 	if errors.Is(err, image.ErrTooMany) {
 		err = errors.Join(serve.ErrBusy, err)
 	}
-	return id, r.e.storeError(err)
+	return e.storeError(err)
 }
 
 func (r *offered) Append(ctx context.Context, id string, at, n int64, body io.Reader) (int64, error) {

@@ -22,6 +22,7 @@ import (
 	"hull/ref"
 	"hull/registry/registrytest"
 	"hull/registry/serve"
+	"hull/state"
 )
 
 // offering is an engine whose images are offered over HTTP.
@@ -413,6 +414,51 @@ func TestOfferUpload(t *testing.T) {
 	if r := o.must(429, "POST", "/v2/app/blobs/uploads/", nil); r.Header.Get("Retry-After") == "" || r.code() != "TOOMANYREQUESTS" {
 		t.Errorf("got %v %s", r.Header, r.body)
 	}
+}
+
+// TestOfferResume: who says beforehand what blob it is goes on with what an upload of that blob has left, and whoever began
+// that one does not.
+func TestOfferResume(t *testing.T) {
+	o := emptyOffering(t)
+	d := registrytest.Digest([]byte("abcdef"))
+	done := "?digest=" + string(d)
+	begin := func(repo string, d ref.Digest, want string) string {
+		t.Helper()
+		r := o.must(202, "POST", "/v2/"+repo+"/blobs/uploads/", nil, "Hull-Blob", string(d))
+		if got := r.Header.Get("Range"); got != want {
+			t.Errorf("%s begins with %s, want %s", repo, got, want)
+		}
+		return r.Header.Get("Location")
+	}
+	one := begin("app", d, "0-0")
+	o.must(202, "PATCH", one, "abc")
+	begin("other", d, "0-0")
+	begin("app", registrytest.Digest([]byte("abcxyz")), "0-0")
+	o.must(202, "POST", "/v2/app/blobs/uploads/", nil) // by a client of another kind
+	two := begin("app", d, "0-2")
+	o.must(404, "PATCH", one, "def")
+	o.must(202, "PATCH", two, "d", "Content-Range", "3-3")
+	three := begin("app", d, "0-3")
+	o.must(404, "PUT", two+done, "ef")
+	again := offerOf(t, o.Engine, true) // which has read none of it
+	again.must(201, "PUT", three+done, "ef", "Content-Range", "4-5")
+	if r := o.must(200, "GET", "/v2/app/blobs/"+string(d), nil); r.body != "abcdef" {
+		t.Errorf("got %q", r.body)
+	}
+	begin("app", d, "0-0")
+	o.must(400, "POST", "/v2/app/blobs/uploads/", nil, "Hull-Blob", "sha256:../x")
+
+	// While somebody adds to it, it is left to them.
+	held := registrytest.Digest([]byte("held"))
+	at := begin("app", held, "0-0")
+	o.must(202, "PATCH", at, "he")
+	l, err := state.Lock(t.Context(), filepath.Join(o.Root(), "ingest", "upload-"+at[strings.LastIndexByte(at, '/')+1:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin("app", held, "0-0")
+	l.Unlock()
+	o.must(201, "PUT", at+"?digest="+string(held), "ld")
 }
 
 // TestOfferArtifacts: what is no image is kept as it came, listed for what it refers to, and collected when nothing leads to

@@ -22,8 +22,9 @@ import (
 )
 
 // An upload is a blob on its way from a client of an Offer: the directory ingest/upload-<id>, and in it the file data with
-// the bytes that have come, and the file repository with the name it is for. Whoever adds to it holds the lock of the
-// directory. It outlives the server, and goes when the blob is in the store, or when nothing came for a day.
+// the bytes that have come, the file repository with the name it is for, and the file blob with the digest if the client has
+// said it before. Whoever adds to it holds the lock of the directory. It outlives the server, and goes when the blob is in
+// the store, or when nothing came for a day.
 
 const (
 	uploadPrefix = "upload-"
@@ -45,6 +46,75 @@ type runningDigest struct {
 
 // Begin begins the upload of a blob and returns the name by which it goes on.
 func (r *Repository) Begin(ctx context.Context) (id string, err error) {
+	return r.begin(ctx, "")
+}
+
+// Resume is Begin of the blob d. What an upload of it that broke has left is its first size bytes, which nobody has looked
+// at: whoever was cut off in the middle of them may have sent anything.
+func (r *Repository) Resume(ctx context.Context, d ref.Digest) (id string, size int64, err error) {
+	entries, _ := os.ReadDir(r.s.ingestDir())
+	for _, e := range entries {
+		old, ok := strings.CutPrefix(e.Name(), uploadPrefix)
+		if !ok || !r.uploads(old, d) {
+			continue
+		}
+		if id, size, err = r.takeOver(old); id != "" || err != nil {
+			return id, size, err
+		}
+	}
+	id, err = r.begin(ctx, d)
+	return id, 0, err
+}
+
+// uploads says whether the upload id is one of the blob d to this repository.
+func (r *Repository) uploads(id string, d ref.Digest) bool {
+	dir, err := r.uploadDir(id)
+	if err != nil {
+		return false
+	}
+	said, err := state.Read(filepath.Join(dir, "blob"), 256)
+	return err == nil && string(said) == string(d)
+}
+
+// takeOver gives the upload old another name, so that whoever began it cannot add to it any more. id is "" when there is
+// nothing to go on with, or somebody adds to it right now.
+func (r *Repository) takeOver(old string) (id string, size int64, err error) {
+	dir := r.s.uploadPath(old)
+	l, ok, err := state.TryLock(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !ok {
+		return "", 0, nil
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	defer l.Unlock()
+	st, err := os.Lstat(filepath.Join(dir, "data"))
+	if err != nil || !st.Mode().IsRegular() || st.Size() == 0 {
+		return "", 0, nil
+	}
+	id = newUpload()
+	if err := os.Rename(dir, r.s.uploadPath(id)); err != nil {
+		return "", 0, err
+	}
+	r.o.mu.Lock()
+	defer r.o.mu.Unlock()
+	if sum := r.o.sums[old]; sum != nil {
+		delete(r.o.sums, old)
+		r.o.sums[id] = sum
+	}
+	return id, st.Size(), nil
+}
+
+func newUpload() string {
+	random := make([]byte, 16)
+	rand.Read(random)
+	return hex.EncodeToString(random)
+}
+
+func (s *Store) uploadPath(id string) string { return filepath.Join(s.ingestDir(), uploadPrefix+id) }
+
+// begin begins the upload of the blob d; "" is one of which the client has not said what it is.
+func (r *Repository) begin(ctx context.Context, d ref.Digest) (id string, err error) {
 	if err := r.s.prepare(); err != nil {
 		return "", err
 	}
@@ -58,10 +128,8 @@ func (r *Repository) Begin(ctx context.Context) (id string, err error) {
 	if n >= maxUploads {
 		return "", errdef.As(errdef.ErrUnavailable, fmt.Errorf("%w: %d; try again later", ErrTooMany, n))
 	}
-	random := make([]byte, 16)
-	rand.Read(random)
-	id = hex.EncodeToString(random)
-	dir := filepath.Join(r.s.ingestDir(), uploadPrefix+id)
+	id = newUpload()
+	dir := r.s.uploadPath(id)
 	for {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", err
@@ -76,6 +144,9 @@ func (r *Repository) Begin(ctx context.Context) (id string, err error) {
 		defer l.Unlock()
 		err = errors.Join(os.WriteFile(filepath.Join(dir, "repository"), []byte(r.name.Name()), 0o600),
 			os.WriteFile(filepath.Join(dir, "data"), nil, 0o600))
+		if d != "" {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, "blob"), []byte(d), 0o600))
+		}
 		if err != nil {
 			return "", errors.Join(err, state.Remove(dir))
 		}
@@ -102,7 +173,7 @@ func (r *Repository) uploadDir(id string) (string, error) {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 || hex.EncodeToString(b) != id {
 		return "", unknown
 	}
-	dir := filepath.Join(r.s.ingestDir(), uploadPrefix+id)
+	dir := r.s.uploadPath(id)
 	of, err := state.Read(filepath.Join(dir, "repository"), 1024)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && string(of) != r.name.Name() {
 		return "", unknown

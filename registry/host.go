@@ -25,6 +25,7 @@ type host struct {
 	first  time.Duration // wait before a retry
 	tries  int           // how often it is asked in vain
 	push   bool          // it is written to
+	peer   bool          // it is another engine
 	notice func(string)
 	met    atomic.Bool // it answered once
 	dead   atomic.Bool // nobody was there; others are asked

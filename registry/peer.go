@@ -31,7 +31,7 @@ func Through(ctx context.Context, conn net.Conn, peer string, r ref.Ref, o Optio
 		conn.Close()
 		return nil, err
 	}
-	h.net = throughConn(conn, peer)
+	h.net, h.peer = throughConn(conn, peer), true
 	repo := &Repository{name: r, notice: o.Notice, uploads: map[ref.Digest]*url.URL{}, hosts: []*host{h}, peer: peer}
 	if repo.notice == nil {
 		repo.notice = func(string) {}

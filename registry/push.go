@@ -108,7 +108,7 @@ func (r *Repository) Upload(ctx context.Context, d ref.Digest, size int64, open 
 
 // upload is one blob on its way to a registry.
 //
-//	POST uploads/           -> 202, Location: a session
+//	POST uploads/           -> 202, Location: a session; Range: 0-N, at another engine that has so much of an earlier one
 //	PUT session?digest=d    -> 201, with all of the blob: the usual way
 //	GET session             -> 204, Range: 0-N, after something broke: the registry has so much
 //	PATCH session           -> 202, with the rest, or a part of it
@@ -122,6 +122,8 @@ type upload struct {
 	at   *url.URL // the session; nil when there is none
 	sent int64    // what the registry has
 	part int64    // how much it takes at once, 0 for all
+	anew bool     // what an earlier upload left was no good
+	kept bool     // this session goes on with that
 }
 
 func (u *upload) run(ctx context.Context) error {
@@ -180,7 +182,12 @@ func (u *upload) step(ctx context.Context) error {
 func (u *upload) begin(ctx context.Context) error {
 	h := u.host
 	at := h.repo("blobs", "uploads/")
-	resp, err := h.do(ctx, call{method: http.MethodPost, url: at, scope: h.pushScope()})
+	c := call{method: http.MethodPost, url: at, scope: h.pushScope(), header: http.Header{}}
+	resumes := h.peer && !u.anew
+	if resumes {
+		c.header.Set(blobHeader, string(u.digest))
+	}
+	resp, err := h.do(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -189,9 +196,19 @@ func (u *upload) begin(ctx context.Context) error {
 		return h.answerError(resp)
 	}
 	u.at, err = h.session(resp, at)
-	u.sent = 0
+	u.sent, u.kept = 0, false
+	if n, ok := uploaded(resp.Header.Get("Range")); ok && resumes && err == nil {
+		if n > u.size {
+			u.anew = true
+			return u.begin(ctx)
+		}
+		u.sent, u.kept = n, n > 0
+	}
 	return err
 }
+
+// blobHeader tells another engine what is going to be uploaded: see registry/serve.
+const blobHeader = "Hull-Blob"
 
 // session is where an upload goes on: at the registry itself, over the scheme it was begun with.
 func (h *host) session(resp *http.Response, from *url.URL) (*url.URL, error) {
@@ -229,6 +246,11 @@ func (u *upload) finish(ctx context.Context) error {
 	switch resp.StatusCode {
 	case http.StatusCreated, http.StatusNoContent:
 		return nil
+	case http.StatusBadRequest:
+		if u.kept { // what the earlier upload left may be damaged: without it
+			u.at, u.anew = nil, true
+			return u.again(resp)
+		}
 	case http.StatusRequestEntityTooLarge:
 		if u.part == 0 {
 			u.part = 32 << 20

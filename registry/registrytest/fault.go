@@ -257,6 +257,30 @@ func BreakUpload(n int64) Effect {
 	}
 }
 
+// DripUpload takes what is sent in pieces of n bytes with a pause before each.
+func DripUpload(n int, pause time.Duration) Effect {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			q.Body = io.NopCloser(&dripping{q.Body, q, n, pause})
+			next.ServeHTTP(w, q)
+		})
+	}
+}
+
+type dripping struct {
+	io.Reader
+	q     *http.Request
+	n     int
+	pause time.Duration
+}
+
+func (d *dripping) Read(p []byte) (int, error) {
+	if gone(d.q, d.pause) {
+		return 0, fmt.Errorf("the client is gone")
+	}
+	return d.Reader.Read(p[:min(len(p), d.n)])
+}
+
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, fmt.Errorf("told to break") }

@@ -45,6 +45,8 @@ type Repository interface {
 	Mount(ctx context.Context, d ref.Digest) (bool, error)
 	// Begin begins an upload. ErrBusy is among the causes of its error when there are too many.
 	Begin(ctx context.Context) (id string, err error)
+	// Resume is Begin of the blob d, with the size bytes that an upload of it which broke may have left.
+	Resume(ctx context.Context, d ref.Digest) (id string, size int64, err error)
 	Uploaded(ctx context.Context, id string) (int64, error)
 	// Append adds to an upload at byte at (-1 is wherever it is) the n bytes (-1 any number) of body. What came before body
 	// broke stays; of more than n nothing does.

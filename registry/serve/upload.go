@@ -19,6 +19,7 @@ type Body = io.Reader
 //	POST uploads/                     -> 202, Location: where it goes on
 //	POST uploads/?mount=d&from=name   -> 201, when the blob is here already
 //	POST uploads/?digest=d            -> 201, the whole blob came with it
+//	POST uploads/   Hull-Blob: d      -> 202, Range: what an upload of d that broke has left; no other registry knows this
 //	PATCH location                    -> 202, Range: 0-<last byte that is here>
 //	GET location                      -> 204, Range
 //	PUT location?digest=d             -> 201, with the rest of the blob, or none
@@ -49,6 +50,9 @@ func (r *request) begin() error {
 			return as(err, digestInvalid)
 		}
 	}
+	if h := r.Header.Get(BlobHeader); h != "" && d == "" {
+		return r.resume(h)
+	}
 	id, err := r.repo.Begin(r.Context())
 	if err != nil {
 		return err
@@ -67,6 +71,24 @@ func (r *request) begin() error {
 		return err
 	}
 	return r.created(d)
+}
+
+// BlobHeader is the field in which another engine says what blob it begins to upload.
+const BlobHeader = "Hull-Blob"
+
+// resume begins the upload of the blob called text where an earlier one broke.
+func (r *request) resume(text string) error {
+	d, err := ref.ParseDigest(text)
+	if err != nil {
+		return as(err, digestInvalid)
+	}
+	id, n, err := r.repo.Resume(r.Context(), d)
+	if err != nil {
+		return err
+	}
+	r.where(id, n)
+	r.w.WriteHeader(http.StatusAccepted)
+	return nil
 }
 
 // created says that the blob d is here.

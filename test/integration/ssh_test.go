@@ -277,6 +277,67 @@ func TestSSHInterrupted(t *testing.T) {
 	p.idle(t)
 }
 
+// TestSSHPushInterrupted: a push that broke goes on in the middle of the blob, also when ssh was killed; unless what had come
+// is damaged: then the blob is sent once more.
+func TestSSHPushInterrupted(t *testing.T) {
+	p := sshd(t)
+	const size, cut = 12 << 20, 8 << 20
+	p.write(t, "stalled", 0o700, "#!"+rig.Tool(t, "perl"), fmt.Sprintf("my $n = %d;", cut),
+		`while ($n > 0 && (my $r = sysread(STDIN, my $b, $n < 65536 ? $n : 65536))) { syswrite(STDOUT, $b); $n -= $r; }`,
+		`while (sysread(STDIN, my $b, 65536)) {}`)
+	for _, c := range []struct {
+		tag    string
+		damage bool
+	}{{"big:1", false}, {"big:2", true}} {
+		load(t, p.here, c.tag, size+len(c.tag)+int(c.tag[4])) // another layer for each
+		p.command(fmt.Sprintf("stalled() { %s | %s \"$@\"; }; stalled", p.file("stalled"), p.remote))
+		cmd := p.here.Cmd(t, "push", "ssh://box/"+c.tag)
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		rig.Eventually(t, "half of it arrives", func() bool { return ingested(p.there) > cut*3/4 })
+		if err := syscall.Kill(child(t, cmd.Process.Pid), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), "ssh to box was ended: signal: killed") {
+			t.Errorf("ssh was killed: %v\n%s", err, said.String())
+		}
+		p.idle(t)
+		have := ingested(p.there)
+		if have <= cut*3/4 {
+			t.Errorf("of %d bytes that had come, %d are kept", cut, have)
+		}
+		limit := size - have + 4<<20
+		if c.damage {
+			data, err := filepath.Glob(filepath.Join(p.there.Root, "ingest/upload-*/data"))
+			if err != nil || len(data) != 1 {
+				t.Fatal(data, err)
+			}
+			if err := os.WriteFile(data[0], make([]byte, have), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			limit = 2*size - have + 4<<20
+		}
+		counted := p.file("counted")
+		p.command(fmt.Sprintf("counted() { tee %s | %s \"$@\"; }; counted", counted, p.remote))
+		if r := p.here.Run(t, "push", "ssh://box/"+c.tag); r.Code != 0 {
+			t.Fatalf("again: %+v", r)
+		}
+		p.idle(t)
+		if st, err := os.Stat(counted); err != nil || st.Size() > limit {
+			t.Errorf("%s: of %d bytes %d were there, and %d were sent: %v", c.tag, size, have, st.Size(), err)
+		}
+		if got, want := digestOf(t, p.there, c.tag), digestOf(t, p.here, c.tag); got != want {
+			t.Errorf("want %s, got %s", want, got)
+		}
+		if n := ingested(p.there); n != 0 {
+			t.Errorf("%d bytes of uploads are left", n)
+		}
+	}
+}
+
 // ingested is how much has come of blobs that are not whole.
 func ingested(h *rig.Hull) (n int64) {
 	files, _ := filepath.Glob(filepath.Join(h.Root, "ingest/*/data"))
