@@ -617,8 +617,11 @@ func (b *boot) layersInside(what string, lower []string) kernel.Reg {
 
 // mountCgroups shows the container its own control groups: one directory of the v2 hierarchy, or one per v1 controller.
 func (b *boot) mountCgroups(o *options, dest string) error {
-	layout := cgroup.Detect()
-	mounts := layout.Mounts()
+	group, err := cgroup.Open(cgroup.Detect(), b.cfg.cgroupPath())
+	if err != nil {
+		return err
+	}
+	mounts := group.Mounts()
 	if b.newNS&unix.CLONE_NEWCGROUP == 0 || len(mounts) == 0 {
 		b.warn("%s stays empty: the container has no cgroup namespace of its own", dest)
 		return nil
@@ -635,11 +638,12 @@ func (b *boot) mountCgroups(o *options, dest string) error {
 	b.attach("mount tmpfs on "+dest, top, b.ensureDir(dest))
 	for _, m := range mounts {
 		what := "mount cgroup on " + dest + "/" + m.Name
-		kind := "cgroup"
-		if m.V2 {
-			kind = "cgroup2"
-		}
-		fd := b.newMount(what, kind, "", m.Options, o.set)
+		// A clone of the host's mount, where the namespace makes the group the root: at each new mount of a v1 hierarchy
+		// the kernel visits all groups of the machine, with the one lock of all hierarchies held.
+		fd := b.prog.Call(what, unix.SYS_OPEN_TREE, unix.AT_FDCWD, m.Dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).Result()
+		attr := mountAttr(o.set, 0)
+		attr.Propagation = unix.MS_PRIVATE
+		b.setattr(what, fd, attr, false)
 		b.prog.Call(what, unix.SYS_MKDIRAT, top, m.Name, 0o755)
 		b.prog.Call(what, unix.SYS_MOVE_MOUNT, fd, "", top, m.Name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 		b.closeReg(fd)

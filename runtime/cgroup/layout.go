@@ -255,24 +255,21 @@ func (l Layout) String() string {
 
 // Mount is one cgroup file system as a container sees it.
 type Mount struct {
-	Name    string   // directory below /sys/fs/cgroup; of v1 hierarchies the controllers, joined by commas
-	Options []string // of the file system cgroup
-	V2      bool
+	Name string // directory below /sys/fs/cgroup; of v1 hierarchies the controllers, joined by commas
+	Dir  string // the group, where the host has it
+	V2   bool
 }
 
-// Mounts lists what to mount so that a container sees its own groups. A single v2 entry belongs on /sys/fs/cgroup
-// itself, several entries each in a directory of their own below it.
-func (l Layout) Mounts() []Mount {
+// Mounts lists what a container has to have below /sys/fs/cgroup to see its own group. A single v2 entry belongs on
+// /sys/fs/cgroup itself, several entries each in a directory of their own below it.
+func (g *Group) Mounts() []Mount {
 	var out []Mount
-	for _, h := range l.hierarchies {
-		switch {
-		case h.v2:
-			out = append(out, Mount{Name: "unified", V2: true})
-		case strings.HasPrefix(h.controllers[0], "name="):
-			out = append(out, Mount{Name: h.controllers[0][len("name="):], Options: []string{"none", h.controllers[0]}})
-		default:
-			out = append(out, Mount{Name: strings.Join(h.controllers, ","), Options: h.controllers})
+	for _, d := range g.dirs {
+		name := "unified"
+		if !d.v2 {
+			name = strings.TrimPrefix(strings.Join(d.controllers, ","), "name=")
 		}
+		out = append(out, Mount{Name: name, Dir: d.path, V2: d.v2})
 	}
 	return out
 }
