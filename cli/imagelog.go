@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -53,7 +54,11 @@ func buildImageLog(a *app, cmd *cobra.Command) {
 		for i := range list {
 			rows[i] = &versionRow{v: list[i], short: !whole, now: time.Now()}
 		}
-		return a.printRows(format, versionColumns[:], versionHeaders(), rows, whole)
+		columns := versionColumns[:]
+		if whole { // also of an image that is gone, for whoever wants it back
+			columns = append(slices.Clip(columns), column{"Target", "DIGEST"})
+		}
+		return a.printRows(format, columns, versionHeaders(), rows, whole)
 	}
 }
 

@@ -397,6 +397,7 @@ func FuzzChange(f *testing.F) {
 
 func FuzzLog(f *testing.F) {
 	f.Add("2026-11-23T10:30:00Z - " + sumOf(nil) + " load\n2026-11-23T10:31:00Z " + sumOf(nil) + " - rmi x\n2026")
+	f.Add("2026-11-23T10:30:00Z - " + sumOf(nil) + " revision=v1%20%x load")
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, e := range parseLog(s) {
 			for _, d := range []string{e.Old, e.New} {

@@ -21,7 +21,7 @@ type Version struct {
 	By       string // the command
 	Target   string // digest the reference got; "" when it was removed
 	ID       string // of the image; "" when nothing of it is left in the store
-	Revision string // the label org.opencontainers.image.revision: which source it was made of
+	Revision string // the label org.opencontainers.image.revision: which source it was made of, also when it is gone
 	Size     int64  // of the image, while it is Present
 	Change   int64  // of the size since the version before; HasChange says whether both sizes are known
 	// HasChange is false for the first version, and where one of the two images is no longer in the store.
@@ -32,6 +32,19 @@ type Version struct {
 
 // LabelRevision is the label that says which revision of its source an image was made of.
 const LabelRevision = "org.opencontainers.image.revision"
+
+// revision returns the label of what target leads to; "" if it has none.
+func (s *Store) revision(target ref.Digest) string {
+	id := s.idOf(target)
+	if id == "" {
+		return ""
+	}
+	rec, err := s.readRecord(id)
+	if err != nil {
+		return ""
+	}
+	return rec.Labels[LabelRevision]
+}
 
 // Versions returns the log of the reference name, newest first; the empty name means the logs of all references. A log
 // outlives its reference. At most limit entries are returned, unless limit is 0.
@@ -122,6 +135,7 @@ func (l *versionLister) list(r ref.Ref, log []LogEntry, limit int) []Version {
 		at := len(log) - 1 - i
 		v := l.image(log[at].New)
 		v.Ref, v.N, v.Time, v.By = r.Familiar(), i, log[at].Time, log[at].By
+		v.Revision = cmp.Or(v.Revision, log[at].Revision)
 		if at > 0 {
 			before := l.image(log[at-1].New)
 			if v.HasChange = v.Present && before.Present; v.HasChange {

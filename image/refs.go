@@ -25,7 +25,7 @@ import (
 // index and a newline. The colon and the at sign, with which no component of a repository can begin, keep the
 // tag "b" of "a" apart from the repository "a/b". refs.log has a file of the same name with one line per change:
 //
-//	2026-11-23T10:30:00.123456789Z <old digest or -> <new digest or -> <command>
+//	2026-11-23T10:30:00.123456789Z <old digest or -> <new digest or -> [revision=<label of the new image>] <command>
 //
 // The line is written before the reference. A line whose old digest the next line does not continue never took
 // effect: its writer was killed in between.
@@ -153,7 +153,8 @@ func (s *Store) log(c refChange, old ref.Digest, by string) (err error) {
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("%s %s %s %s\n", time.Now().UTC().Format(time.RFC3339Nano), orDash(old), orDash(c.target), oneLine(by))
+	e := LogEntry{Time: time.Now(), Old: string(old), New: string(c.target), Revision: s.revision(c.target), By: by}
+	line := e.line()
 	last := []byte{'\n'}
 	if st.Size() > 0 {
 		if _, err := f.ReadAt(last, st.Size()-1); err != nil {
@@ -167,32 +168,6 @@ func (s *Store) log(c refChange, old ref.Digest, by string) (err error) {
 		return err
 	}
 	return f.Sync()
-}
-
-func orDash(d ref.Digest) string {
-	if d == "" {
-		return "-"
-	}
-	return string(d)
-}
-
-// oneLine keeps what a person typed from breaking the log into lines, or a terminal.
-func oneLine(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	return s[:min(len(s), 1000)]
-}
-
-// LogEntry is one change of a reference.
-type LogEntry struct {
-	Time time.Time
-	Old  string // digest; "" when there was none
-	New  string // digest; "" when the reference was removed
-	By   string // the command
 }
 
 // Log returns the changes of the reference name, oldest first.
@@ -234,28 +209,6 @@ func effective(log []LogEntry, after string) []LogEntry {
 		log = log[:n-1]
 	}
 	return log
-}
-
-func parseLogLine(line string) (e LogEntry, ok bool) {
-	f := strings.SplitN(line, " ", 4)
-	if len(f) != 4 {
-		return LogEntry{}, false
-	}
-	t, err := time.Parse(time.RFC3339Nano, f[0])
-	if err != nil {
-		return LogEntry{}, false
-	}
-	for i, p := range []*string{&e.Old, &e.New} {
-		if f[i+1] == "-" {
-			continue
-		}
-		if _, err := ref.ParseDigest(f[i+1]); err != nil {
-			return LogEntry{}, false
-		}
-		*p = f[i+1]
-	}
-	e.Time, e.By = t, f[3]
-	return e, true
 }
 
 // pick returns the digest that the log's reference had at the place sel.

@@ -144,7 +144,7 @@ func TestVersions(t *testing.T) {
 	for i, want := range []Version{
 		{Ref: "app:latest", N: 0, By: "load 333", ID: ids["333"], Revision: "r333", Present: true, HasChange: true, Change: 2},
 		{Ref: "app:latest", N: 1, By: "load 22", ID: ids["22"], Revision: "r22", Present: true, Pinned: true},
-		{Ref: "app:latest", N: 2, By: "load 1"},
+		{Ref: "app:latest", N: 2, By: "load 1", Revision: "r1"}, // the log knows it
 	} {
 		got := list[i]
 		if got.Time.IsZero() || got.Target == "" {
@@ -177,6 +177,40 @@ func TestVersions(t *testing.T) {
 	}
 	if _, err := s.Versions("app@{1}", 0); !errors.Is(err, errdef.ErrInvalid) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestLogLine(t *testing.T) {
+	old, young := "sha256:"+strings.Repeat("a", 64), "sha256:"+strings.Repeat("b", 64)
+	at := time.Date(2026, 11, 23, 10, 30, 0, 123456789, time.UTC)
+	for _, e := range []LogEntry{
+		{Time: at, New: young, By: "load"},
+		{Time: at, Old: old, New: young, Revision: "v1.2-3-gabcdef", By: "tag app@{1}"},
+		{Time: at, Old: old, New: young, Revision: "100% a b\n\x1b[31m\xff = ü", By: ""},
+		{Time: at, Old: old, By: "rmi"},
+	} {
+		line := e.line()
+		if got, ok := parseLogLine(strings.TrimSuffix(line, "\n")); !ok || got != e || strings.Count(line, "\n") != 1 {
+			t.Errorf("want %+v\n got %+v of %q", e, got, line)
+		}
+	}
+	long := LogEntry{Time: at, New: young, Revision: strings.Repeat("x", maxRevision+1), By: "load"}
+	if got, ok := parseLogLine(strings.TrimSuffix(long.line(), "\n")); !ok || got.Revision != "" || got.By != "load" {
+		t.Errorf("got %+v", got)
+	}
+	for rest, want := range map[string]LogEntry{
+		"import a=b":           {By: "import a=b"}, // as older versions wrote
+		"revision=%zz load":    {By: "load"},
+		"revision=%4 load":     {By: "load"},
+		"revision=r1":          {Revision: "r1"},
+		"revision= load":       {By: "load"},
+		"revision=a%20b  load": {Revision: "a b", By: " load"},
+	} {
+		got, ok := parseLogLine(at.Format(time.RFC3339Nano) + " - " + young + " " + rest)
+		want.Time, want.New = at, young
+		if !ok || got != want {
+			t.Errorf("%q: want %+v, got %+v", rest, want, got)
+		}
 	}
 }
 
