@@ -61,7 +61,7 @@ func (r *request) send(content io.ReadSeeker, size int64, d ref.Digest, mediaTyp
 	h.Set("Content-Type", mediaType)
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("Etag", `"`+string(d)+`"`)
-	_ = http.NewResponseController(r.w).SetWriteDeadline(time.Now().Add(bodyIdle + time.Duration(size/minRate)*time.Second))
+	r.w.size = size
 	http.ServeContent(r.w, r.Request, "", time.Time{}, content)
 	return nil
 }

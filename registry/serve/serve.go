@@ -13,6 +13,7 @@ package serve
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -88,15 +89,38 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	h.o.Log.Debug("request", "method", q.Method, "path", q.URL.Path, "status", a.status, "took", time.Since(begin), "from", q.RemoteAddr, "agent", q.UserAgent())
 }
 
-// answer notes the status that is sent.
+// answer notes the status that is sent, and bounds how long the client takes to read what comes with it.
 type answer struct {
 	http.ResponseWriter
 	status int
+	began  bool
+	size   int64 // of the body, when it may be large
+}
+
+// begin sets the deadline. It counts from here, not from the request, whose body may have taken long.
+func (a *answer) begin() {
+	if !a.began {
+		a.began = true
+		wait := bodyIdle + time.Duration(a.size/minRate)*time.Second
+		_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(wait)) // stdio may have none
+	}
 }
 
 func (a *answer) WriteHeader(status int) {
+	a.begin()
 	a.status = status
 	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begin()
+	return a.ResponseWriter.Write(p)
+}
+
+// ReadFrom lets the kernel send files.
+func (a *answer) ReadFrom(r io.Reader) (int64, error) {
+	a.begin()
+	return io.Copy(a.ResponseWriter, r)
 }
 
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
@@ -104,13 +128,13 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // request is a request that was understood so far.
 type request struct {
 	*http.Request
-	w    http.ResponseWriter
+	w    *answer
 	name string // as in the path
 	repo Repository
 	rest string // of the path, behind what says its kind
 }
 
-func (h *handler) serve(w http.ResponseWriter, q *http.Request) {
+func (h *handler) serve(w *answer, q *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if err := h.turnAway(q); err != nil {
