@@ -281,7 +281,7 @@ func TestSSHInterrupted(t *testing.T) {
 // is damaged: then the blob is sent once more.
 func TestSSHPushInterrupted(t *testing.T) {
 	p := sshd(t)
-	const size, cut = 12 << 20, 8 << 20
+	const size, cut = 12 << 20, 10 << 20
 	p.write(t, "stalled", 0o700, "#!"+rig.Tool(t, "perl"), fmt.Sprintf("my $n = %d;", cut),
 		`while ($n > 0 && (my $r = sysread(STDIN, my $b, $n < 65536 ? $n : 65536))) { syswrite(STDOUT, $b); $n -= $r; }`,
 		`while (sysread(STDIN, my $b, 65536)) {}`)
@@ -297,7 +297,7 @@ func TestSSHPushInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		rig.Eventually(t, "half of it arrives", func() bool { return ingested(p.there) > cut*3/4 })
+		rig.Eventually(t, "half of it arrives, beside smaller layers", func() bool { return ingested(p.there) > cut/2 })
 		if err := syscall.Kill(child(t, cmd.Process.Pid), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -306,17 +306,23 @@ func TestSSHPushInterrupted(t *testing.T) {
 		}
 		p.idle(t)
 		have := ingested(p.there)
-		if have <= cut*3/4 {
+		if have <= cut/2 {
 			t.Errorf("of %d bytes that had come, %d are kept", cut, have)
 		}
 		limit := size - have + 4<<20
 		if c.damage {
-			data, err := filepath.Glob(filepath.Join(p.there.Root, "ingest/upload-*/data"))
-			if err != nil || len(data) != 1 {
-				t.Fatal(data, err)
+			uploads, err := filepath.Glob(filepath.Join(p.there.Root, "ingest/upload-*/data"))
+			if err != nil || len(uploads) == 0 {
+				t.Fatal(uploads, err)
 			}
-			if err := os.WriteFile(data[0], make([]byte, have), 0o600); err != nil {
-				t.Fatal(err)
+			for _, data := range uploads {
+				st, err := os.Stat(data)
+				if err == nil {
+					err = os.WriteFile(data, make([]byte, st.Size()), 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
 			limit = 2*size - have + 4<<20
 		}
