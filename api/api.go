@@ -2,7 +2,8 @@
 // answer. Verbs that Docker has not live below /hull/v1/.
 //
 //	h := api.New(e, api.Options{})
-//	dial, stop := api.Pipe(h) // in process
+//	resp, err := api.Call(h)(req) // in process
+//	dial, stop := api.Pipe(h)     // the same, for what streams
 //	defer stop()
 //
 // The wire types are github.com/moby/moby/api's and end here: the engine knows none of them. There is one route

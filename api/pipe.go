@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pipe serves h in this process. Each dial makes a pair of connected unix sockets and hands out one end:
+// Pipe serves h in this process, from the first dial on. Each dial makes a pair of connected unix sockets and hands out one end:
 // unlike net.Pipe they have buffers, and the end of stdin arrives as a half-close. close ends the server and
 // every connection still open, and waits for its accept loop.
 func Pipe(h http.Handler) (dial func(context.Context) (net.Conn, error), close func()) {
@@ -19,9 +19,16 @@ func Pipe(h http.Handler) (dial func(context.Context) (net.Conn, error), close f
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}
 	srv.Protocols.SetHTTP1(true) // and nothing else: HTTP/2 costs start-up time and cannot be hijacked
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(l) })
-	return l.dial, func() {
+	var once sync.Once
+	serve := func() { wg.Go(func() { _ = srv.Serve(l) }) }
+	dial = func(ctx context.Context) (net.Conn, error) {
+		once.Do(serve)
+		return l.dial(ctx)
+	}
+	return dial, func() {
+		once.Do(func() {}) // what was not begun is not begun any more
 		_ = srv.Close()
+		_ = l.Close() // which the server does only to one it has served
 		wg.Wait()
 	}
 }

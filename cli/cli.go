@@ -35,7 +35,7 @@ type Program struct {
 
 	// Local returns the engine in this process, on the store that was asked for. It is called when no --host
 	// and no DOCKER_HOST names another, and not before something is asked of it.
-	Local func(Store) (client.Dial, error)
+	Local func(Store) (client.Dial, client.Call, error)
 	// Serve serves the engine in this process to others, or executes the program that does. It returns at its end.
 	Serve func(context.Context, Serve) error
 	// ServeRegistry offers the images of a store as a registry. It returns at its end.
@@ -208,10 +208,11 @@ func (a *app) engine() (*client.Client, error) {
 	}
 	o := client.Options{Host: chosen, Version: os.Getenv("DOCKER_API_VERSION"), Warn: a.warn}
 	host := a.orServed(chosen)
-	dial, err := a.dialer(host)
+	dial, call, err := a.dialer(host)
 	if err != nil {
 		return nil, err
 	}
+	o.Call = call
 	if host == "" {
 		o.Version = a.LocalAPI
 	}
@@ -259,12 +260,14 @@ func (a *app) servedToUs() bool {
 
 func (a *app) warn(text string) { a.err.println("WARNING: " + text) }
 
-func (a *app) dialer(host string) (client.Dial, error) {
+// dialer is the way to the engine at host, and for the one in this process the shorter one too.
+func (a *app) dialer(host string) (client.Dial, client.Call, error) {
 	if host != "" {
-		return client.DialHost(host, client.SSH{Command: os.Getenv(remoteVariable), Say: func(line string) { a.err.println(line) }})
+		dial, err := client.DialHost(host, client.SSH{Command: os.Getenv(remoteVariable), Say: func(line string) { a.err.println(line) }})
+		return dial, nil, err
 	}
 	if a.Local == nil {
-		return nil, errdef.Unavailable("this program has no engine in itself; name one with --host")
+		return nil, nil, errdef.Unavailable("this program has no engine in itself; name one with --host")
 	}
 	return a.Local(a.store)
 }

@@ -16,7 +16,7 @@ func buildDialStdio(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		dial, err := a.dialer(a.orServed(host))
+		dial, _, err := a.dialer(a.orServed(host))
 		if err != nil {
 			return err
 		}

@@ -401,7 +401,10 @@ func (f *fake) hull(stdin string, args ...string) result {
 func (f *fake) program() Program {
 	return Program{
 		Name: "hull", Version: "1.2", Commit: "abcdef0", LocalAPI: "1.50",
-		Local: func(Store) (client.Dial, error) { return client.DialHost("unix://"+f.sock, client.SSH{}) },
+		Local: func(Store) (client.Dial, client.Call, error) {
+			dial, err := client.DialHost("unix://"+f.sock, client.SSH{})
+			return dial, nil, err
+		},
 	}
 }
 

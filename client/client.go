@@ -40,8 +40,14 @@ const (
 // the end of stdin does not arrive.
 type Dial func(ctx context.Context) (net.Conn, error)
 
+// Call has an engine in this process answer a request, without a connection. The body of an answer to an upgrade is a
+// connection as Dial's are, behind the head of the answer.
+type Call func(*http.Request) (*http.Response, error)
+
 // Options of New.
 type Options struct {
+	// Call answers, unless it is nil, what needs no connection; Dial is for what is sent or answered as a stream.
+	Call Call
 	// Version fixes the version of the API; empty asks the server at the first request, and takes the older of the two.
 	Version string
 	// Host is what messages call the server.
@@ -52,9 +58,10 @@ type Options struct {
 
 // Client is safe for concurrent use.
 type Client struct {
-	dial Dial
-	host string
-	warn func(string)
+	dial  Dial
+	local Call // may be nil
+	host  string
+	warn  func(string)
 
 	// mu protects the following.
 	mu      sync.Mutex
@@ -67,7 +74,7 @@ func New(dial Dial, o Options) *Client {
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	return &Client{dial: dial, host: o.Host, warn: o.Warn, version: o.Version}
+	return &Client{dial: dial, local: o.Call, host: o.Host, warn: o.Warn, version: o.Version}
 }
 
 // Close drops the idle connections. Streams in use are not touched.
@@ -139,6 +146,7 @@ type request struct {
 	json         any               // body as JSON
 	stream       io.Reader         // or body as a tar stream of unknown length
 	upgrade      bool              // the connection becomes a raw stream
+	whole        bool              // the answer is one document
 	bare         bool              // no version in the path
 	startSoon    bool              // see CreateOptions.StartSoon
 	batch        string            // see Removal.Batch
@@ -216,7 +224,12 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.roundTrip(ctx, req, r.stream != nil)
+	var resp *http.Response
+	if c.local != nil && r.stream == nil && (r.whole || r.upgrade) {
+		resp, err = c.callLocal(ctx, req)
+	} else {
+		resp, err = c.roundTrip(ctx, req, r.stream != nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +245,7 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 
 // call makes the request and decodes the answer into out, unless that is nil.
 func (c *Client) call(ctx context.Context, r request, out any) error {
+	r.whole = true
 	resp, err := c.send(ctx, r)
 	if err != nil {
 		return err

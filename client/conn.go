@@ -106,7 +106,7 @@ func (c *Client) roundTrip(ctx context.Context, req *http.Request, streamed bool
 		}
 		return drop(fmt.Errorf("no answer from %s: %w", c.name(), noEOF(err)))
 	}
-	if req.Header.Get("Upgrade") != "" && (resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode == http.StatusOK) {
+	if upgraded(req, resp) {
 		stop()
 		if err := ctx.Err(); err != nil {
 			return drop(err)
@@ -115,6 +115,23 @@ func (c *Client) roundTrip(ctx context.Context, req *http.Request, streamed bool
 		return resp, nil
 	}
 	return c.own(resp, k, stop, upload), nil
+}
+
+// upgraded says whether the connection is a stream now. Old servers go on without a word.
+func upgraded(req *http.Request, resp *http.Response) bool {
+	return req.Header.Get("Upgrade") != "" && (resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode == http.StatusOK)
+}
+
+// callLocal is roundTrip without a connection.
+func (c *Client) callLocal(ctx context.Context, req *http.Request) (*http.Response, error) {
+	resp, err := c.local(req)
+	if err != nil {
+		return nil, cause(ctx, err)
+	}
+	if nc, ok := resp.Body.(net.Conn); ok && upgraded(req, resp) {
+		resp.Body = newStream(&conn{Conn: nc, r: bufio.NewReader(nc)}, resp)
+	}
+	return resp, nil
 }
 
 // write sends the request; a failing source is told apart from a failing connection.

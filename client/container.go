@@ -250,7 +250,7 @@ func (c *Client) ContainerWait(ctx context.Context, id string, until container.W
 	if until != container.WaitConditionNotRunning { // the default
 		q.Set("condition", string(until))
 	}
-	resp, err := c.send(ctx, request{method: http.MethodPost, path: p, query: q})
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: p, query: q, whole: true})
 	if err != nil {
 		return nil, err
 	}

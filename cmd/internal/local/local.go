@@ -59,9 +59,9 @@ func Main(serving Serving) int {
 	p.ServeRegistry = func(ctx context.Context, o cli.ServeRegistry) error { return serveRegistry(ctx, o, p) }
 	stop := func() {}
 	defer func() { stop() }()
-	p.Local = func(s cli.Store) (dial client.Dial, err error) {
-		dial, stop, err = open(s, p)
-		return dial, err
+	p.Local = func(s cli.Store) (dial client.Dial, call client.Call, err error) {
+		dial, call, stop, err = open(s, p)
+		return dial, call, err
 	}
 	return cli.Main(p, os.Args[1:])
 }
@@ -86,15 +86,16 @@ func build() (v, c string) {
 	return v, c
 }
 
-// open serves the engine of a store on socket pairs.
-func open(s cli.Store, p cli.Program) (client.Dial, func(), error) {
+// open has the engine of a store answer calls, and serves it on socket pairs.
+func open(s cli.Store, p cli.Program) (client.Dial, client.Call, func(), error) {
 	root, run, err := directories(s)
 	if err != nil {
-		return nil, func() {}, err
+		return nil, nil, func() {}, err
 	}
-	dial, stop := api.Pipe(api.New(openEngine(root, run, s.Config, p), api.Options{}))
+	h := api.New(openEngine(root, run, s.Config, p), api.Options{})
+	dial, stop := api.Pipe(h)
 	p.Trace.Step("engine opened")
-	return dial, stop, nil
+	return dial, api.Call(h), stop, nil
 }
 
 func openEngine(root, run, file string, p cli.Program) *engine.Engine {
