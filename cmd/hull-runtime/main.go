@@ -1,3 +1,9 @@
+// Go keeps looking whether the limit to its number of processors has changed, and begins with a goroutine for that. This
+// program is gone before it matters, or uses one processor anyway.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Hull-runtime is the lean program beside every container: an OCI runtime with runc's command line, for Docker,
 // containerd and Podman, and the monitor that hull starts for its own containers.
 //
