@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -122,11 +121,17 @@ func (e *Engine) ListImages(ctx context.Context, filters map[string][]string) ([
 		return nil, err
 	}
 	for key, values := range filters {
+		if key == "reference" {
+			continue
+		}
 		test, err := e.imageTest(ctx, key, values)
 		if err != nil {
 			return nil, err
 		}
 		list = slices.DeleteFunc(list, func(i image.Summary) bool { return !test(&i) })
+	}
+	if values := filters["reference"]; len(values) > 0 { // the last, as it takes names away
+		return e.referenced(ctx, list, values)
 	}
 	return list, nil
 }
@@ -142,15 +147,6 @@ func (e *Engine) imageTest(ctx context.Context, key string, values []string) (fu
 	case "pinned": // Hull's own
 		want := slices.Contains(values, "true") || slices.Contains(values, "1")
 		return func(i *image.Summary) bool { return i.Pinned == want }, nil
-	case "reference":
-		for _, v := range values {
-			if _, err := path.Match(v, ""); err != nil {
-				return nil, errdef.Invalid("invalid filter 'reference=%s'", clip(v))
-			}
-		}
-		return func(i *image.Summary) bool {
-			return slices.ContainsFunc(i.RepoTags, func(tag string) bool { return matchesAny(tag, values) })
-		}, nil
 	case "before", "since":
 		var at time.Time
 		for _, v := range values {
@@ -166,16 +162,6 @@ func (e *Engine) imageTest(ctx context.Context, key string, values []string) (fu
 		return func(i *image.Summary) bool { return i.Created.After(at) }, nil
 	}
 	return nil, errdef.Invalid("invalid filter '%s'", clip(key))
-}
-
-// matchesAny matches NAME:TAG against shell patterns for the whole or for NAME alone.
-func matchesAny(ref string, patterns []string) bool {
-	name := untagged(ref)
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		whole, _ := path.Match(p, ref)
-		part, _ := path.Match(p, name)
-		return whole || part
-	})
 }
 
 // ImageHistory returns the steps that made an image, newest first.
