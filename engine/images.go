@@ -268,7 +268,7 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, o RemoveImageOpti
 	out := new(RemovedImage)
 	opts := e.removeImage(&o)
 	if l, on := e.trashLimits(); on && !o.Now {
-		opts.Save = e.saveImage(&o, &l, &out.Saved)
+		opts.Save = e.saveImage("rmi", o.Batch, &l, &out.Saved)
 	}
 	var err error
 	out.Deleted, err = e.images().Remove(ctx, name, opts)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"hull/errdef"
 	"hull/image"
@@ -125,9 +126,23 @@ func (r *offered) PutManifest(ctx context.Context, d ref.Digest, tags []string, 
 }
 
 func (r *offered) DeleteTag(ctx context.Context, tag string) error {
-	return r.Repository.DeleteTag(ctx, tag, byDelete)
+	err := r.Repository.DeleteTag(ctx, tag, r.e.deletion())
+	_ = r.e.tidyTrash(ctx, nil) // or the next command does
+	return err
 }
 
 func (r *offered) DeleteManifest(ctx context.Context, d ref.Digest) error {
-	return r.Repository.DeleteManifest(ctx, d, byDelete)
+	err := r.Repository.DeleteManifest(ctx, d, r.e.deletion())
+	_ = r.e.tidyTrash(ctx, nil)
+	return err
+}
+
+// deletion puts what clients delete where rmi puts what people remove.
+func (e *Engine) deletion() image.Deletion {
+	d := image.Deletion{By: byDelete}
+	if limits, on := e.trashLimits(); on {
+		var keep time.Duration // nobody is told
+		d.Save = e.saveImage(byDelete, "", &limits, &keep)
+	}
+	return d
 }

@@ -735,3 +735,48 @@ func (c *twoPipes) RemoteAddr() net.Addr             { return &net.UnixAddr{} }
 func (c *twoPipes) SetDeadline(time.Time) error      { return nil }
 func (c *twoPipes) SetReadDeadline(time.Time) error  { return nil }
 func (c *twoPipes) SetWriteDeadline(time.Time) error { return nil }
+
+// TestOfferUndo: what a client deletes comes back by undo, all names of it at once, and keeps what they need until then.
+func TestOfferUndo(t *testing.T) {
+	s, _ := shelf(t, registrytest.Options{})
+	o := emptyOffering(t)
+	from := s.Addr + "/app:1"
+	if err := o.PullImage(t.Context(), from, "", PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"app:1", "app:2", "app:3"} {
+		if err := o.TagImage(t.Context(), from, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := o.RemoveImage(t.Context(), from, RemoveImageOptions{Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := o.Image(t.Context(), "app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.must(202, "DELETE", "/v2/app/manifests/1", nil)
+	o.must(202, "DELETE", "/v2/app/manifests/"+img.Target, nil)
+	o.must(404, "GET", "/v2/app/manifests/"+img.Target, nil)
+	o.collect(0)
+	restored, err := o.Undo(t.Context(), RestoreOptions{})
+	if err != nil || len(restored) != 1 || restored[0].Failed != "" {
+		t.Fatalf("undo: %+v, %v", restored, err)
+	}
+	o.must(404, "GET", "/v2/app/manifests/1", nil)
+	for _, tag := range []string{"2", "3"} {
+		o.must(200, "GET", "/v2/app/manifests/"+tag, nil)
+		hasFiles(t, o.Engine, "app:"+tag)
+	}
+	if _, err := o.Undo(t.Context(), RestoreOptions{}); err != nil {
+		t.Error(err)
+	}
+	o.must(200, "GET", "/v2/app/manifests/1", nil)
+	// An artifact is pushed again by whoever has it.
+	o.artifact("sig", "1", "a signature", "")
+	o.must(202, "DELETE", "/v2/sig/manifests/1", nil)
+	if _, err := o.Undo(t.Context(), RestoreOptions{}); !errors.Is(err, errdef.ErrNotFound) {
+		t.Errorf("an artifact: %v", err)
+	}
+}

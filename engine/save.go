@@ -178,8 +178,8 @@ func (e *Engine) saveVolume(ctx context.Context, name string, o *RemoveVolumeOpt
 	return true, limits.Keep, nil
 }
 
-// saveImage writes down what is about to go of an image. keep gets how long it can be restored.
-func (e *Engine) saveImage(o *RemoveImageOptions, limits *trash.Limits, keep *time.Duration) func(*image.Removed) func(bool) {
+// saveImage writes down what is about to go of an image, by which command. keep gets how long it can be restored.
+func (e *Engine) saveImage(by, batch string, limits *trash.Limits, keep *time.Duration) func(*image.Removed) func(bool) {
 	return func(r *image.Removed) func(bool) {
 		detail, err := json.Marshal(r)
 		if err != nil || r.Own > limits.Size {
@@ -187,7 +187,7 @@ func (e *Engine) saveImage(o *RemoveImageOptions, limits *trash.Limits, keep *ti
 		}
 		name := strings.Join(r.Familiar(), ", ")
 		t, err := e.trash().BeginDurable(&trash.Record{
-			Kind: trash.Image, ID: r.ID, Name: name, Removed: time.Now().UTC(), By: "rmi", Batch: o.Batch, Size: r.Own, Detail: detail,
+			Kind: trash.Image, ID: r.ID, Name: name, Removed: time.Now().UTC(), By: by, Batch: batch, Size: r.Own, Detail: detail,
 		})
 		if err != nil {
 			return nil

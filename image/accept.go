@@ -193,8 +193,14 @@ func (r *Repository) keep(ctx context.Context, in *incoming, d ref.Digest, c *co
 	})
 }
 
+// Deletion says who deletes, and how it can be undone.
+type Deletion struct {
+	By   string                         // the command, for the log of references
+	Save func(*Removed) func(went bool) // as in RemoveOptions, for names of images; may be nil
+}
+
 // DeleteTag takes the tag away. What it named stays.
-func (r *Repository) DeleteTag(ctx context.Context, tag, by string) error {
+func (r *Repository) DeleteTag(ctx context.Context, tag string, o Deletion) error {
 	d, err := r.target(tag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errdef.NotFound("tag %s is not known to %s", tag, r.name.FamiliarName())
@@ -202,28 +208,60 @@ func (r *Repository) DeleteTag(ctx context.Context, tag, by string) error {
 	if err != nil {
 		return err
 	}
-	return r.remove(ctx, map[ref.Ref]ref.Digest{tagged(r.name, tag): d}, by)
+	return r.remove(ctx, map[ref.Ref]ref.Digest{tagged(r.name, tag): d}, o)
 }
 
 // remove takes the names away, unless they name something else by now.
-func (r *Repository) remove(ctx context.Context, names map[ref.Ref]ref.Digest, by string) error {
+func (r *Repository) remove(ctx context.Context, names map[ref.Ref]ref.Digest, o Deletion) error {
 	return r.s.update(ctx, func() error {
 		for n, d := range names {
 			if now, err := r.s.readRef(n); err == nil && now != d {
-				continue
+				delete(names, n)
 			}
-			if err := r.s.changeRef(by, refChange{ref: n}); err != nil {
+		}
+		finish := r.save(names, o)
+		went := false
+		defer func() { finish(went) }()
+		for n := range names {
+			if err := r.s.changeRef(o.By, refChange{ref: n}); err != nil {
 				return err
 			}
+			went = true
 		}
 		r.s.tidyPushed(r.name)
 		return nil
 	})
 }
 
+// save tells o.Save which names of an image, all of the same, are going to be taken away. It is called within update.
+func (r *Repository) save(names map[ref.Ref]ref.Digest, o Deletion) (finish func(went bool)) {
+	finish = func(bool) {}
+	if o.Save == nil {
+		return finish
+	}
+	out := &Removed{Refs: map[string]ref.Digest{}}
+	for n := range names {
+		d, err := r.s.readRef(n)
+		if err != nil {
+			continue // that of an artifact
+		}
+		out.ID = r.s.idOf(d)
+		out.Refs[n.String()] = d
+	}
+	rec, err := r.s.readRecord(out.ID)
+	if len(out.Refs) == 0 || err != nil {
+		return finish
+	}
+	out.Manifest, out.Size, out.Created, out.Labels = rec.Manifest, rec.Size, rec.Created, rec.Labels
+	if f := o.Save(out); f != nil {
+		finish = f
+	}
+	return finish
+}
+
 // DeleteManifest takes the manifest d and all its tags out of the repository. An image that this leaves without a name is
 // still one of the store, until somebody prunes it: containers may be made of it.
-func (r *Repository) DeleteManifest(ctx context.Context, d ref.Digest, by string) error {
+func (r *Repository) DeleteManifest(ctx context.Context, d ref.Digest, o Deletion) error {
 	r.forget(d)
 	names := map[ref.Ref]ref.Digest{}
 	for n := range r.references() {
@@ -250,7 +288,7 @@ func (r *Repository) DeleteManifest(ctx context.Context, d ref.Digest, by string
 	if err := os.Remove(r.s.pushedManifest(r.name, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := r.remove(ctx, names, by); err != nil {
+	if err := r.remove(ctx, names, o); err != nil {
 		return err
 	}
 	return r.s.Collect(ctx)
