@@ -23,7 +23,7 @@ import (
 var ErrNoMonitor = errors.New("no monitor")
 
 const (
-	dialTimeout = 10 * time.Second // for a monitor to take the connection
+	dialTimeout = 30 * time.Second // for a monitor to take the connection
 	maxLine     = 4 << 20          // of a request or answer: arguments and environment of an exec are at most 2 MiB
 )
 
