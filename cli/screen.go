@@ -23,32 +23,23 @@ func (s *screen) isTerminal() bool { return isTerminal(s.f) }
 
 // raw hands every key to the container: no echo, no line editing, no signals.
 func (s *screen) raw() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.saved != nil {
-		return nil
-	}
-	fd := int(s.f.Fd())
-	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return os.NewSyscallError("read terminal settings", err)
-	}
-	t := *old
-	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	t.Oflag &^= unix.OPOST
-	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-	t.Cflag &^= unix.CSIZE | unix.PARENB
-	t.Cflag |= unix.CS8
-	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &t); err != nil {
-		return os.NewSyscallError("change terminal settings", err)
-	}
-	s.saved = old
-	return nil
+	return s.change(func(t *unix.Termios) {
+		t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+		t.Oflag &^= unix.OPOST
+		t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+		t.Cflag &^= unix.CSIZE | unix.PARENB
+		t.Cflag |= unix.CS8
+		t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	})
 }
 
 // silent leaves the terminal as it is, but for showing what is typed.
 func (s *screen) silent() error {
+	return s.change(func(t *unix.Termios) { t.Lflag &^= unix.ECHO })
+}
+
+// change does nothing to a terminal that is changed already.
+func (s *screen) change(set func(*unix.Termios)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.saved != nil {
@@ -60,7 +51,7 @@ func (s *screen) silent() error {
 		return os.NewSyscallError("read terminal settings", err)
 	}
 	t := *old
-	t.Lflag &^= unix.ECHO
+	set(&t)
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &t); err != nil {
 		return os.NewSyscallError("change terminal settings", err)
 	}

@@ -94,6 +94,32 @@ func startChild(t *testing.T, what, root, archive string) *exec.Cmd {
 	return cmd
 }
 
+// killer runs a child again and again: the first time shows how long that takes, the next ones are killed somewhere.
+type killer struct {
+	longest time.Duration // 0 before the first
+	killed  int
+}
+
+func (k *killer) run(t *testing.T, what, root, archive string) {
+	t.Helper()
+	start := time.Now()
+	cmd := startChild(t, what, root, archive)
+	if k.longest > 0 {
+		timer := time.AfterFunc(rand.N(k.longest*11/10), func() { cmd.Process.Kill() })
+		defer timer.Stop()
+	}
+	err := cmd.Wait()
+	if k.longest == 0 {
+		if err != nil {
+			t.Fatalf("%v\n%s", err, cmd.Stderr)
+		}
+		k.longest = time.Since(start)
+	}
+	if cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+		k.killed++
+	}
+}
+
 // Law 7: a command killed at any point leaves old or new, never half; the next ones work, and nothing stays.
 func TestKilled(t *testing.T) {
 	one, two := newSample(t, "one"), newSample(t, "two")
@@ -108,30 +134,15 @@ func TestKilled(t *testing.T) {
 		rounds        int
 	}{{"load", "two", 40}, {"import", "root", 25}, {"remove", "", 25}} {
 		t.Run(c.what, func(t *testing.T) {
-			killed, longest := 0, time.Duration(0)
-			for round := range c.rounds {
+			var k killer
+			for range c.rounds {
 				s := memoryStore(t)
 				load(t, s, one.docker(t, "app"))
-				start := time.Now()
-				cmd := startChild(t, c.what, s.root, filepath.Join(dir, c.archive))
-				if round > 0 { // the first round shows how long it takes
-					timer := time.AfterFunc(rand.N(longest*11/10), func() { cmd.Process.Kill() })
-					defer timer.Stop()
-				}
-				err := cmd.Wait()
-				if round == 0 {
-					if err != nil {
-						t.Fatalf("%v\n%s", err, cmd.Stderr)
-					}
-					longest = time.Since(start)
-				}
-				if cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
-					killed++
-				}
+				k.run(t, c.what, s.root, filepath.Join(dir, c.archive))
 				afterKill(t, s, one, two)
 			}
-			t.Logf("killed in %d of %d rounds within %v", killed, c.rounds, longest)
-			if killed == 0 {
+			t.Logf("killed in %d of %d rounds within %v", k.killed, c.rounds, k.longest)
+			if k.killed == 0 {
 				t.Error("no round was killed: the test proves nothing")
 			}
 		})

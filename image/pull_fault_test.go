@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -88,7 +87,8 @@ func TestPullKilled(t *testing.T) {
 	o.put(t, "one", one, plain, "")
 	mine := o.put(t, "latest", two, plain, "")
 	dir := o.write(t)
-	killed, resumed, longest := 0, 0, time.Duration(0)
+	var k killer
+	resumed := 0
 	for round := range 15 {
 		s := memoryStore(t)
 		s.Kept = func() (map[string]bool, error) { return nil, nil }
@@ -96,22 +96,7 @@ func TestPullKilled(t *testing.T) {
 		if err := s.Tag(t.Context(), "app:one", "app", ""); err != nil {
 			t.Fatal(err)
 		}
-		start := time.Now()
-		cmd := startChild(t, "pull", s.root, string(dir))
-		if round > 0 { // the first round shows how long it takes
-			timer := time.AfterFunc(rand.N(longest*11/10), func() { cmd.Process.Kill() })
-			defer timer.Stop()
-		}
-		err := cmd.Wait()
-		if round == 0 {
-			if err != nil {
-				t.Fatalf("%v\n%s", err, cmd.Stderr)
-			}
-			longest = time.Since(start)
-		}
-		if cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
-			killed++
-		}
+		k.run(t, "pull", s.root, string(dir))
 		list, err := s.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -145,8 +130,8 @@ func TestPullKilled(t *testing.T) {
 		}
 		noIngests(t, s)
 	}
-	t.Logf("killed in %d rounds within %v, %d layers were gone on with", killed, longest, resumed)
-	if killed == 0 || resumed == 0 {
+	t.Logf("killed in %d rounds within %v, %d layers were gone on with", k.killed, k.longest, resumed)
+	if k.killed == 0 || resumed == 0 {
 		t.Error("nothing was killed, or nothing gone on with: the test proves nothing")
 	}
 }
