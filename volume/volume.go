@@ -430,8 +430,12 @@ func (s *Store) Put(from, name string) error {
 	if err != nil {
 		return &fs.PathError{Op: "restore volume", Path: s.path(name), Err: err}
 	}
+	if err := state.SyncDir(s.dir); err != nil {
+		// A power cut might take it away again: it is where it was, and can be restored once more.
+		return errors.Join(err, unix.Renameat2(unix.AT_FDCWD, s.path(name), unix.AT_FDCWD, from, unix.RENAME_NOREPLACE))
+	}
 	s.tell("create", name)
-	return state.SyncDir(s.dir)
+	return nil
 }
 
 // Look reads the definition of the volume in the directory dir, which Take has left.
