@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,17 +27,6 @@ func (h *Hull) Mark(t testing.TB) {
 	t.Helper()
 	h.emptyTrash()
 	h.base = h.settle(func(a, b Census) bool { return slices.Equal(a, b) && !h.parting(b) })
-}
-
-// emptyTrash removes what the test has removed for good: it is not what Hull left behind.
-func (h *Hull) emptyTrash() {
-	if left, _ := filepath.Glob(filepath.Join(h.Root, "undo", "*")); len(left) == 0 {
-		return
-	}
-	line := slices.Concat(h.Through, []string{h.Program, "trash", "empty", "--force"})
-	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = slices.Clone(h.Env)
-	_ = cmd.Run() // what it has not removed, the census shows
 }
 
 // parting reports whether c has a link of a container that does not run any more: the kernel takes it away a moment
@@ -68,18 +56,23 @@ func (h *Hull) Check(t testing.TB) {
 // Difference is what came or went since Mark, a line each. What is on its way out gets a moment: a monitor ends
 // after its container's waiters were told.
 func (h *Hull) Difference() []string {
-	h.emptyTrash()
+	faults := h.emptyTrash()
 	now := h.Census()
 	if !slices.Equal(h.base, now) {
 		now = h.settle(func(_, b Census) bool { return slices.Equal(h.base, b) })
 	}
+	return append(faults, differences(h.base, now)...)
+}
+
+// differences are the lines that only one of two has.
+func differences(base, now Census) []string {
 	var out []string
 	for _, line := range now {
-		if !slices.Contains(h.base, line) {
+		if !slices.Contains(base, line) {
 			out = append(out, "left behind: "+line)
 		}
 	}
-	for _, line := range h.base {
+	for _, line := range base {
 		if !slices.Contains(now, line) {
 			out = append(out, "gone: "+line)
 		}

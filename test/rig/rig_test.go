@@ -95,3 +95,34 @@ func TestPty(t *testing.T) {
 		t.Errorf("want exit status 3, got %d", code)
 	}
 }
+
+// What is in the trash is looked at before it is emptied.
+func TestTrashFaults(t *testing.T) {
+	h := &Hull{Root: t.TempDir()}
+	add := func(number, path, content string) {
+		t.Helper()
+		name := filepath.Join(h.Root, "undo", number, path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("1", "record.json", `{"kind":"container","id":"ab","name":"whole"}`)
+	add("1", "ab/config.json", `{"id":"ab"}`)
+	add("2", "record.json", `{"kind":"container","id":"ab","name":"empty"}`)
+	add("3", "record.json", `{"kind":"container","id":"ab","name":"fleeting"}`)
+	add("3", "ab/config.json", `{"id":"ab","host":{"autoRemove":true}}`)
+	add("4", "record.json", `{"kind":"volume","name":"half"}`)
+	add("4", "volume/volume.json", `{}`)
+	add("5", "record.json", `{"kind":"image","name":"unknown"}`)
+	add("6", "record.json", ``)
+	h.base = h.Census()
+	faults := h.trashFaults()
+	for number, bad := range map[string]bool{"1": false, "2": true, "3": true, "4": true, "5": true, "6": true} {
+		if got := slices.ContainsFunc(faults, func(f string) bool { return strings.HasPrefix(f, "trash: item "+number+",") }); got != bad {
+			t.Errorf("item %s: want a fault %t, got %q", number, bad, faults)
+		}
+	}
+}
