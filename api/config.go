@@ -75,7 +75,7 @@ func (s *server) settledInfo(out *system.Info) {
 	out.HTTPProxy, out.HTTPSProxy, out.NoProxy = config.HidePassword(c.Proxy.HTTP), config.HidePassword(c.Proxy.HTTPS), c.Proxy.No
 	out.Labels = append(out.Labels, c.Labels...)
 	for _, r := range c.Runtimes {
-		out.Runtimes[r.Name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: r.Path, Args: r.Args}}
+		out.Runtimes[r.Name] = runtimeStatus(r.Path, r.Args)
 	}
 	for _, p := range c.Network.Pools {
 		out.DefaultAddressPools = append(out.DefaultAddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})

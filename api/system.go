@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"time"
 
+	"hull/engine"
+
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 )
@@ -76,10 +78,22 @@ func (s *server) info(q *request) error {
 		out.Plugins.Network = []string{"host", "none"}
 	}
 	for name, path := range s.engine.Runtimes() {
-		out.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: path}}
+		out.Runtimes[name] = runtimeStatus(path, nil)
 	}
 	s.settledInfo(&out)
 	return q.answer(http.StatusOK, out)
+}
+
+// unusable is the key of a runtime's status that says why it makes no containers on this machine.
+const unusable = "hull.unusable"
+
+// runtimeStatus describes the OCI runtime at path, "" for Hull's own.
+func runtimeStatus(path string, args []string) system.RuntimeWithStatus {
+	out := system.RuntimeWithStatus{Runtime: system.Runtime{Path: path, Args: args}}
+	if why := engine.Obstacle(path); why != "" {
+		out.Status = map[string]string{unusable: why}
+	}
+	return out
 }
 
 // machine is uname's word for an architecture, which is what Docker shows here.

@@ -109,7 +109,13 @@ func infoText(s system.Info) string {
 		line(2, "Log", strings.Join(p.Log, " "))
 	}
 	if len(s.Runtimes) > 0 {
-		line(1, "Runtimes", strings.Join(sortedKeys(s.Runtimes), " "))
+		names := sortedKeys(s.Runtimes)
+		for i, n := range names {
+			if s.Runtimes[n].Status["hull.unusable"] != "" {
+				names[i] += " (not here: see hull doctor)"
+			}
+		}
+		line(1, "Runtimes", strings.Join(names, " "))
 	}
 	line(1, "Default Runtime", s.DefaultRuntime)
 	line(1, "Init Binary", s.InitBinary)

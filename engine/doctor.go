@@ -59,7 +59,7 @@ func (f *facts) diagnose() *Diagnosis {
 		{"limits", []func(*facts) Check{judgeCgroups, judgeOpenFiles}},
 		{"store", []func(*facts) Check{judgeRoot, judgeRun, judgeSpace, judgeLayout, judgeLeftovers}},
 		{"user", []func(*facts) Check{judgeUser, judgeSubIDs}},
-		{"hull", []func(*facts) Check{judgePayload, judgeNetwork}},
+		{"hull", []func(*facts) Check{judgePayload, judgeNetwork, judgeRuntimes}},
 	} {
 		for _, judge := range g.judges {
 			if c := judge(f); c.Level != "" {

@@ -54,6 +54,8 @@ type facts struct {
 	version          error
 	dead             []string // containers whose monitor died
 	noRuntime, noBox error
+	obstacles        []string // what keeps runtimes of others from working
+	obstructed       bool     // one of them is the default
 }
 
 type cgroupFacts struct {
@@ -111,6 +113,7 @@ func (e *Engine) examine(ctx context.Context) *facts {
 	}
 	f.dead = e.lost()
 	f.noRuntime, f.noBox = e.carried()
+	f.obstacles, f.obstructed = e.obstacles()
 	f.probeMounts(ctx)
 	return f
 }

@@ -49,6 +49,8 @@ func TestDoctorFinds(t *testing.T) {
 		level Level
 		word  string // in Found, Means or Do
 	}{
+		"crun refused":    {0, func(f *facts) { f.obstacles = []string{obstacle("/usr/bin/crun", "hugetlb\n")} }, "other runtimes", LevelInfo, "--runtime runc"},
+		"crun by default": {0, func(f *facts) { f.obstacles, f.obstructed = []string{"crun"}, true }, "other runtimes", LevelWarn, "default-runtime"},
 		"old kernel":      {0, func(f *facts) { f.major, f.minor = 5, 10 }, "version", LevelWarn, "newer kernel"},
 		"no openat2":      {0, func(f *facts) { f.noCalls = []string{"openat2"} }, "system calls", LevelFail, "seccomp"},
 		"no overlayfs":    {0, func(f *facts) { f.overlayKnown = false }, "overlayfs", LevelFail, "CONFIG_OVERLAY_FS"},
@@ -239,4 +241,21 @@ func list(t *testing.T, dir string) []string {
 		t.Fatal(err)
 	}
 	return names
+}
+
+func TestObstacle(t *testing.T) {
+	for _, row := range []struct {
+		path, controllers string
+		want              bool
+	}{
+		{"/usr/bin/crun", "hugetlb\n", true},
+		{"/usr/bin/crun", "\n", false}, // v2 is there for systemd only
+		{"/usr/bin/crun", "", false},
+		{"/usr/bin/runc", "hugetlb\n", false},
+		{"", "hugetlb\n", false}, // our own
+	} {
+		if got := obstacle(row.path, row.controllers); (got != "") != row.want {
+			t.Errorf("%q with %q: got %q", row.path, row.controllers, got)
+		}
+	}
 }

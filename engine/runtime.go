@@ -64,6 +64,8 @@ func (e *Engine) checkRuntime(h *Host, mounts []MountPoint) error {
 	switch {
 	case os.Geteuid() != 0:
 		return errdef.Forbidden("only root can run containers with another runtime than Hull's own (--runtime %s)", clip(h.Runtime))
+	case Obstacle(f.Path) != "":
+		return errdef.Unavailable("%s", Obstacle(f.Path))
 	case h.Init:
 		return errdef.Invalid("--init needs Hull's own runtime, not --runtime %s", clip(h.Runtime))
 	}
