@@ -65,7 +65,7 @@ func open(t testing.TB, dir string) int {
 	return fd
 }
 
-// TestEvil extracts what a hostile server or container would send. Nothing may change outside of the directory.
+// A34: TestEvil extracts what a hostile server or container would send. Nothing may change outside of the directory.
 func TestEvil(t *testing.T) {
 	for name, entries := range map[string][]entry{
 		"dot dot":           {{"../canary", tar.TypeReg, "evil", 0}},

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -191,6 +192,38 @@ func TestPullCountsBytes(t *testing.T) {
 		}
 	}
 	hasFiles(t, e, s.Addr+"/app:1")
+}
+
+// A51: a manifest may say that a layer is to be had elsewhere (CVE-2020-15157). Nobody is asked but the registry.
+func TestPullAsksNobodyElse(t *testing.T) {
+	s, elsewhere := registrytest.New(t, registrytest.Options{}), registrytest.New(t, registrytest.Options{})
+	layer := noisy(t, "a", 1000)
+	d := elsewhere.AddBlob("app", layer.Blob)
+	img := s.AddImage("app", "1", registrytest.Platform{}, nil, layer)
+	manifest, mediaType := s.Manifest("app", string(img.Digest))
+	var doc map[string]any
+	if err := json.Unmarshal(manifest, &doc); err != nil {
+		t.Fatal(err)
+	}
+	l := doc["layers"].([]any)[0].(map[string]any)
+	l["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+	l["urls"] = []string{elsewhere.HTTP.URL + "/v2/app/blobs/" + string(d)}
+	manifest, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AddManifest("app", "foreign", mediaType, manifest)
+	e := fresh(t)
+	if err := e.PullImage(t.Context(), s.Addr+"/app", "foreign", PullOptions{}); err != nil {
+		t.Error(err) // the registry has it
+	}
+	s.On("GET", "/blobs/"+string(d), registrytest.Status(http.StatusNotFound))
+	if err := fresh(t).PullImage(t.Context(), s.Addr+"/app", "foreign", PullOptions{}); err == nil {
+		t.Error("want an error where the registry has not got it")
+	}
+	if q := elsewhere.Requests(); len(q) > 0 {
+		t.Errorf("want nobody else asked, got %+v", q)
+	}
 }
 
 // Twenty engines of one store pull one image: each layer crosses the network once.

@@ -352,7 +352,7 @@ func TestPullRefuses(t *testing.T) {
 	noIngests(t, s)
 }
 
-// What the registry sends wrong is asked for once more and then refused; nothing of it stays.
+// A42: what the registry sends wrong is asked for once more and then refused; nothing of it stays.
 func TestPullWrongContent(t *testing.T) {
 	smp := newSample(t, "one")
 	for name, spoil := range map[string]func([]byte) []byte{

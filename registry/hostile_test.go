@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,7 +31,7 @@ func TestNearness(t *testing.T) {
 	}
 }
 
-// TestGuard: who is far cannot send us to what is near. The address is looked at behind its name.
+// A52: who is far cannot send us to what is near. The address is looked at behind its name.
 func TestGuard(t *testing.T) {
 	for _, c := range []struct {
 		registry int32
@@ -97,7 +98,7 @@ func TestNearnessIsEarned(t *testing.T) {
 	}
 }
 
-// TestHostileAnswers: what a registry answers cannot lead away, go on for ever or fill the memory, and no secret gets out.
+// A51-A53, A56: what a registry answers cannot lead away, go on for ever or fill the memory, and no secret gets out.
 func TestHostileAnswers(t *testing.T) {
 	flood := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -113,6 +114,17 @@ func TestHostileAnswers(t *testing.T) {
 			fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"%s %s %s \u001b[31m%s"}]}`, user, password, q.Header.Get("Authorization"), strings.Repeat("x", 10_000))
 		})
 	}
+	packed := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(http.StatusBadRequest)
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			for range 64 {
+				z.Write(make([]byte, 1<<20))
+			}
+		})
+	}
 	elsewhere := registrytest.New(t, registrytest.Options{})
 	realm := func(value string) registrytest.Effect {
 		return registrytest.Status(401, "WWW-Authenticate", `Bearer realm="`+value+`",service="x"`)
@@ -125,6 +137,7 @@ func TestHostileAnswers(t *testing.T) {
 		"headers":                  {"/manifests/", flood, "header"},
 		"secrets sent back":        {"/manifests/", echo, "denied: "},
 		"a huge error":             {"/manifests/", registrytest.Body(400, "text/plain", strings.Repeat("x", 10<<20)), "..."},
+		"a huge error, packed":     {"/manifests/", packed, "400"},
 		"to a file":                {"/manifests/", registrytest.Status(307, "Location", "file:///etc/passwd"), `scheme "file"`},
 		"to a user":                {"/manifests/", registrytest.Status(307, "Location", "http://a:b@127.0.0.1/"), "with a user in it"},
 		"to nowhere":               {"/manifests/", registrytest.Status(307), "to nowhere"},
@@ -164,7 +177,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// TestUploadStaysHere: an upload is not continued at another host.
+// A51, A52: an upload is not continued at another host.
 func TestUploadStaysHere(t *testing.T) {
 	s, b := registrytest.New(t, registrytest.Options{}), registrytest.New(t, registrytest.Options{})
 	s.On("POST", "/uploads/", registrytest.Status(202, "Location", b.HTTP.URL+"/v2/app/blobs/uploads/1"))

@@ -109,6 +109,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
+// A42, A43: a manifest is what its digest, its type and itself say.
 func TestManifestWrong(t *testing.T) {
 	for name, f := range map[string]struct {
 		effect registrytest.Effect
@@ -328,6 +329,7 @@ func TestPutManifest(t *testing.T) {
 	}
 }
 
+// A52, A53: a list of tags stays at its registry, and ends.
 func TestTags(t *testing.T) {
 	s := registrytest.New(t, registrytest.Options{PageSize: 3})
 	for i := range 10 {
@@ -356,7 +358,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// TestRedirect: no credentials go along, in either direction.
+// A51: no credentials go along, in either direction.
 func TestRedirect(t *testing.T) {
 	s := registrytest.New(t, registrytest.Options{User: "me", Password: canary, Bearer: true})
 	b := registrytest.New(t, registrytest.Options{})

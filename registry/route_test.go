@@ -213,7 +213,7 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
-// TestTLS: a registry whose certificate nobody vouches for is refused, unless its authority is named or it may be insecure.
+// A54: a registry whose certificate nobody vouches for is refused, unless its authority is named or it may be insecure.
 func TestTLS(t *testing.T) {
 	up := registrytest.New(t, registrytest.Options{TLS: true})
 	up.AddImage("app", "1", registrytest.Platform{}, nil)
@@ -240,6 +240,10 @@ func TestTLS(t *testing.T) {
 	}
 	if err := try(fmt.Sprintf("server = %q", up.HTTP.URL), "docker.io/app/app"); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("want the certificate refused, got %v", err)
+	}
+	_, port, _ := strings.Cut(up.Addr, ":")
+	if err := try(fmt.Sprintf("server = \"https://localhost:%s\"\nca = \"../ca.pem\"", port), "docker.io/app/app"); err == nil || !strings.Contains(err.Error(), "not localhost") {
+		t.Errorf("want a certificate for another name refused, got %v", err)
 	}
 	// From here on it is found: the name is another there.
 	for _, toml := range []string{fmt.Sprintf("server = %q\nca = \"../ca.pem\"", up.HTTP.URL), fmt.Sprintf("server = %q\nskip_verify = true", up.HTTP.URL)} {

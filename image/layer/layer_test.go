@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -286,6 +287,73 @@ func TestZoo(t *testing.T) {
 	}
 }
 
+// A36, A41: headers that no library writes.
+func TestRawHeaders(t *testing.T) {
+	// header is one of USTAR, with what change makes of it; size is the length of its content.
+	header := func(name string, typ byte, size string, change func([]byte)) []byte {
+		h := make([]byte, 512)
+		copy(h, name)
+		copy(h[100:], "0000644\x000000000\x000000000\x00"+size+"\x0000000000000\x00        "+string(typ))
+		copy(h[257:], "ustar\x0000")
+		if change != nil {
+			change(h)
+		}
+		sum := 0
+		for _, b := range h {
+			sum += int(b)
+		}
+		copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+		return h
+	}
+	pax := func(records string) []byte {
+		data := make([]byte, (len(records)+511)/512*512)
+		copy(data, records)
+		return append(header("pax", tar.TypeXHeader, fmt.Sprintf("%011o", len(records)), nil), data...)
+	}
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		n += len(strconv.Itoa(n + 2))
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	end := make([]byte, 1024)
+	const none = "00000000000"
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		want string // "" is refused
+	}{
+		{"plain", header("a", tar.TypeReg, none, nil), "a="},
+		{"NUL in a name", header("a\x00/../../x", tar.TypeReg, none, nil), "a="},
+		{"NUL in a name of PAX", append(pax(record("path", "a\x00b")), header("a", tar.TypeReg, none, nil)...), ""},
+		{"NUL in a link of PAX", append(pax(record("linkpath", "a\x00b")), header("l", tar.TypeSymlink, none, nil)...), ""},
+		{"dotdot in a prefix", header("x", tar.TypeReg, none, func(h []byte) { copy(h[345:], "../..") }), ""},
+		{"file with a slash at its end", header("a/", tar.TypeReg, none, nil), "a="},
+		{"the same of before POSIX", header("a/", 0, none, nil), "a/"},
+		{"8 EiB", header("a", tar.TypeReg, "77777777777", func(h []byte) { copy(h[124:], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff") }), ""},
+		{"less than nothing", header("a", tar.TypeReg, none, func(h []byte) { copy(h[124:], "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff") }), ""},
+		{"sparse, 8 EiB", append(pax(record("GNU.sparse.major", "1")+record("GNU.sparse.minor", "0")+record("GNU.sparse.name", "a")+record("GNU.sparse.realsize", "9223372036854775807")),
+			append(header("a", tar.TypeReg, "00000001000", nil), append([]byte("0\n"), make([]byte, 510)...)...)...), ""},
+		{"sparse, parts without end", append(pax(record("GNU.sparse.major", "1")+record("GNU.sparse.minor", "0")+record("GNU.sparse.name", "a")+record("GNU.sparse.realsize", "10")),
+			append(header("a", tar.TypeReg, "00000001000", nil), append([]byte("9223372036854775807\n"), make([]byte, 492)...)...)...), ""},
+		{"header of PAX, 1 GiB", header("pax", tar.TypeXHeader, "10000000000", nil), ""},
+		{"long name of GNU, 1 GiB", header("././@LongLink", tar.TypeGNULongName, "10000000000", nil), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := newJail(t)
+			_, err := j.unpack(append(c.raw, end...), Options{})
+			if c.want == "" {
+				if !errors.Is(err, errdef.ErrInvalid) {
+					t.Errorf("want blame on the archive, got %v and %s", err, j.tree())
+				}
+				return
+			}
+			if got := j.tree(); err != nil || got != c.want {
+				t.Errorf("want %s, got %s, %v", c.want, got, err)
+			}
+		})
+	}
+}
+
 func isErrno(err error) bool {
 	var e syscall.Errno
 	return errors.As(err, &e)
@@ -458,6 +526,22 @@ func TestBombs(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("want a window of 2 GiB refused")
+	}
+	// What is in it is compressed again: that is no tar.
+	var inner, outer bytes.Buffer
+	for _, b := range []struct {
+		to   *bytes.Buffer
+		data []byte
+	}{{&inner, pack(t, file("a"))}, {&outer, nil}} {
+		gw := gzip.NewWriter(b.to)
+		if b.data == nil {
+			b.data = inner.Bytes()
+		}
+		gw.Write(b.data)
+		gw.Close()
+	}
+	if _, err := newJail(t).unpack(outer.Bytes(), Options{}); !errors.Is(err, errdef.ErrInvalid) {
+		t.Errorf("gzip in gzip: want it refused, got %v", err)
 	}
 	for _, bad := range []string{"\xfd7zXZ\x00....", "BZh91AY&SY....", "\x1f\x8b\x08garbage......."} {
 		r, _, err := Decompress(strings.NewReader(bad))
