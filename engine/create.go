@@ -53,16 +53,13 @@ func (e *Engine) create(ctx context.Context, name string, cfg *Config, host *Hos
 	}
 	e.sweep()
 	e.opt.Trace.Step("open store")
-	lease, img, err := e.imageFor(ctx, cfg.Image)
+	lease, img, err := e.imageFor(ctx, cfg.Image, cfg.Platform)
 	if err != nil {
 		return "", nil, err
 	}
 	defer lease.Unlock()
 	e.images().Used(img.ID)
 	e.opt.Trace.Step("resolve image")
-	if err := checkPlatform(cfg, &img.Config); err != nil {
-		return "", nil, err
-	}
 	r := &record{ID: ahead, Name: name, Created: time.Now().UTC(), ImageID: img.ID, Config: *cfg, Host: *host}
 	for _, l := range img.Layers {
 		r.Layers = append(r.Layers, l.ChainID)
@@ -105,15 +102,15 @@ func (e *Engine) create(ctx context.Context, name string, cfg *Config, host *Hos
 }
 
 // checkPlatform refuses an image that is for another platform than the person asked for.
-func checkPlatform(c *Config, img *image.Config) error {
-	want := strings.SplitN(c.Platform, "/", 3)
+func checkPlatform(name, platform string, img *image.Config) error {
+	want := strings.SplitN(platform, "/", 3)
 	have := []string{img.OS, img.Architecture, img.Variant}
 	if img.Architecture == "arm64" && img.Variant == "" {
 		have[2] = "v8" // the only one there is
 	}
 	for i, w := range want {
 		if w != "" && w != have[i] {
-			return errdef.NotFound("image with reference %s was found but does not provide the specified platform (%s)", clip(c.Image), clip(c.Platform))
+			return errdef.NotFound("image with reference %s was found but does not provide the specified platform (%s)", clip(name), clip(platform))
 		}
 	}
 	return nil

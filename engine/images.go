@@ -25,9 +25,9 @@ func (e *Engine) images() *image.Store {
 	return s
 }
 
-// imageFor finds the image a container is to be made of, and keeps its layers in place until the lease is given
+// imageFor finds the image a container is to be made of, for a platform unless that is "", and keeps its layers in place until the lease is given
 // back.
-func (e *Engine) imageFor(ctx context.Context, name string) (*state.Locked, *image.Image, error) {
+func (e *Engine) imageFor(ctx context.Context, name, platform string) (*state.Locked, *image.Image, error) {
 	if name == "" {
 		return nil, nil, errdef.Invalid("invalid reference format: no image given")
 	}
@@ -36,6 +36,9 @@ func (e *Engine) imageFor(ctx context.Context, name string) (*state.Locked, *ima
 		return nil, nil, e.storeError(err)
 	}
 	img, err := e.resolve(ctx, name)
+	if err == nil && platform != "" {
+		img, err = e.forPlatform(ctx, img, name, platform)
+	}
 	if err == nil {
 		err = img.Config.Validate()
 	}
@@ -44,6 +47,14 @@ func (e *Engine) imageFor(ctx context.Context, name string) (*state.Locked, *ima
 		return nil, nil, err
 	}
 	return lease, img, nil
+}
+
+// forPlatform is the image for a platform where the name leads to several, of which img is this machine's.
+func (e *Engine) forPlatform(ctx context.Context, img *image.Image, name, platform string) (*image.Image, error) {
+	if other, err := e.images().ResolveFor(ctx, name, platform); err == nil {
+		return other, nil
+	}
+	return img, checkPlatform(name, platform, &img.Config)
 }
 
 // resolve finds an image by name. The built-in one appears in the store when a command first names it.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -400,6 +401,35 @@ func TestPushIndex(t *testing.T) {
 		if (err == nil) != all {
 			t.Errorf("all platforms %v: of one platform: %v", all, err)
 		}
+	}
+}
+
+// TestCreateForPlatform: of an image for several platforms a container gets that of the one it is asked for, also when that is
+// listed under no name of its own, and none when that is not here.
+func TestCreateForPlatform(t *testing.T) {
+	s, layers := shelf(t, registrytest.Options{})
+	mine := s.AddImage("app", "", registrytest.Platform{}, nil, layers...)
+	risc := s.AddImage("app", "", registrytest.Platform{OS: "linux", Architecture: "riscv64"}, map[string]any{"author": "risc"}, layers[0])
+	s.AddIndex("app", "all", mine, risc)
+	name := s.Addr + "/app:all"
+	e := fresh(t)
+	if err := e.PullImage(t.Context(), s.Addr+"/app", "all", PullOptions{AllPlatforms: true}); err != nil {
+		t.Fatal(err)
+	}
+	for platform, want := range map[string]int{"": len(layers), "linux/" + runtime.GOARCH: len(layers), "linux": len(layers), "linux/riscv64": 1, "riscv64": 1} {
+		id, _, err := e.Create(t.Context(), "", &Config{Image: name, Platform: platform, Cmd: []string{"true"}}, &Host{}, false)
+		if err != nil {
+			t.Errorf("%q: %v", platform, err)
+			continue
+		}
+		c, err := e.Inspect(t.Context(), id)
+		if err != nil || len(c.Layers) != want {
+			t.Errorf("%q: want %d layers, got %+v, %v", platform, want, c, err)
+		}
+	}
+	_, _, err := e.Create(t.Context(), "", &Config{Image: name, Platform: "linux/s390x"}, &Host{}, false)
+	if want := "image with reference " + name + " was found but does not provide the specified platform (linux/s390x)"; !errors.Is(err, errdef.ErrNotFound) || err.Error() != want {
+		t.Errorf("want %q, got %v", want, err)
 	}
 }
 
