@@ -167,8 +167,8 @@ func worldWritable(e *tree.Entry) bool {
 
 func (c *Comparison) configFindings() []Finding {
 	out := []Finding{}
-	if user := c.New.Config.Run.User; isRoot(user) {
-		out = append(out, Finding{RuleRootUser, fmt.Sprintf("the user is %s", cmp.Or(user, "not set, so root"))})
+	if why := runsAsRoot(treeOf(c.New), c.New.Config.Run.User); why != "" {
+		out = append(out, Finding{RuleRootUser, why})
 	}
 	for _, s := range c.Config {
 		switch {
@@ -179,12 +179,6 @@ func (c *Comparison) configFindings() []Finding {
 		}
 	}
 	return out
-}
-
-// isRoot says whether USER names root. A name that /etc/passwd gives the number 0 is not found out.
-func isRoot(user string) bool {
-	name, _, _ := strings.Cut(user, ":")
-	return name == "root" || strings.Trim(name, "0") == ""
 }
 
 // Content compares one file line by line: the unified difference, "" if there is none. The error says why the file

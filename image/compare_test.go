@@ -108,11 +108,3 @@ func tarWithModes(t *testing.T, modes map[string]int64) []byte {
 	w.Close()
 	return buf.Bytes()
 }
-
-func TestIsRoot(t *testing.T) {
-	for user, want := range map[string]bool{"": true, "0": true, "root": true, "0:1000": true, "root:root": true, "00": true, "1000": false, "app": false, "1000:0": false} {
-		if isRoot(user) != want {
-			t.Errorf("%q: want %v", user, want)
-		}
-	}
-}
