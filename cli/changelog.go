@@ -76,7 +76,7 @@ func (a *app) changelog(names []string, l *client.Changelog) {
 	}
 	a.section("Worth a look", list)
 	for _, n := range l.Notes {
-		a.err.println("WARNING: " + n)
+		a.err.println("WARNING: " + onLine(n))
 	}
 	if l.Files.Unreadable > 0 {
 		a.err.println(fmt.Sprintf("WARNING: %s could not be read and count as unchanged", plural(l.Files.Unreadable, "file")))
@@ -89,7 +89,7 @@ func (a *app) section(title string, lines []string) {
 	}
 	a.out.println("\n" + title)
 	for _, l := range lines {
-		a.out.println("  " + a.cell(l))
+		a.out.println("  " + onLine(l))
 	}
 }
 

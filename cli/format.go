@@ -99,6 +99,12 @@ func (a *app) cell(s string) string {
 	if !a.out.terminal {
 		return s
 	}
+	return onLine(s)
+}
+
+// onLine keeps a value on its line whoever reads it: a report that a build keeps must have no lines that the name of a
+// stranger's file wrote. Programs that need the very bytes ask for JSON.
+func onLine(s string) string {
 	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(string(visible([]byte(s))))
 }
 

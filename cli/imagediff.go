@@ -58,7 +58,7 @@ func (a *app) failOn(names []string, findings []client.Finding) error {
 	found := false
 	for _, f := range findings {
 		if slices.Contains(names, f.Rule) {
-			a.err.println(a.Name + ": " + f.Rule + ": " + f.Text)
+			a.err.println(a.Name + ": " + f.Rule + ": " + onLine(f.Text))
 			found = true
 		}
 	}
@@ -105,12 +105,12 @@ type diffOptions struct {
 func (a *app) imageDiff(cmd *cobra.Command, c *client.Client, args []string, o *diffOptions) error {
 	head := func(d client.ImageDiff) error {
 		for _, s := range d.Config {
-			a.out.println(settingText(&s))
+			a.out.println(onLine(settingText(&s)))
 		}
 		return nil
 	}
 	file := func(f client.FileChange) error {
-		a.out.println(fileText(&f))
+		a.out.println(onLine(fileText(&f)))
 		return nil
 	}
 	if o.json {
