@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
+
+	"hull/kernel"
 )
 
 // Call returns a function that has h answer a request in this process, without a connection and a server around it:
@@ -26,6 +28,7 @@ func Call(h http.Handler) func(*http.Request) (*http.Response, error) {
 		ctx, cancel := context.WithCancelCause(req.Context())
 		c := &call{head: make(chan struct{}), header: http.Header{}, cancel: cancel}
 		go func() {
+			kernel.DeepStack()
 			defer cancel(nil)
 			defer c.end()
 			h.ServeHTTP(c, req.WithContext(ctx))

@@ -40,6 +40,7 @@ const socketName = "hull.sock"
 
 // Main is the whole of a main program. Without serving, `serve` executes hulld.
 func Main(serving Serving) int {
+	kernel.DeepStack()
 	kernel.RelaxTimers()
 	v, c := build()
 	t := trace.FromEnv("hull")
