@@ -69,7 +69,7 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (_ []Damage, err erro
 		defer l.Unlock()
 	}
 	c := checker{s: s, in: in, o: &o, wrong: map[ref.Digest]bool{}, doubted: map[ref.Digest]bool{}, layers: map[string]bool{}}
-	for _, step := range []func(context.Context) error{c.blobs, c.replaceWrong, c.records, c.references, c.images, c.index} {
+	for _, step := range []func(context.Context) error{c.blobs, c.replaceWrong, c.records, c.references, c.logs, c.images, c.index} {
 		if err := step(ctx); err != nil {
 			return c.found, err
 		}

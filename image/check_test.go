@@ -73,6 +73,18 @@ func TestCheck(t *testing.T) {
 			return os.WriteFile(s.root+"/refs/docker.io/library/app/:latest", []byte("garbage"), 0o600)
 		}},
 		{"index.json", "index.json", "cannot be understood", func(s *Store, img *Image) error { return os.WriteFile(s.root+"/index.json", []byte("x"), 0o600) }},
+		{"a line of a log", "log of app:latest", "1 of its lines cannot be understood", func(s *Store, img *Image) error {
+			path := s.root + "/refs.log/docker.io/library/app/:latest"
+			data, err := os.ReadFile(path)
+			return errors.Join(err, os.WriteFile(path, append([]byte("garbage\n"), data...), 0o600))
+		}},
+		{"no log", "log of app:latest", "it is missing", func(s *Store, img *Image) error {
+			return os.Remove(s.root + "/refs.log/docker.io/library/app/:latest")
+		}},
+		{"a log of something else", "log of app:latest", "does not end with", func(s *Store, img *Image) error {
+			e := LogEntry{New: "sha256:" + strings.Repeat("0", 64), By: "tag"}
+			return os.WriteFile(s.root+"/refs.log/docker.io/library/app/:latest", []byte(e.line()), 0o600)
+		}},
 		{"oci-layout", "oci-layout", "damaged", func(s *Store, img *Image) error { return os.WriteFile(s.root+"/oci-layout", nil, 0o600) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -154,17 +154,10 @@ func (s *Store) log(c refChange, old ref.Digest, by string) (err error) {
 		return err
 	}
 	e := LogEntry{Time: time.Now(), Old: string(old), New: string(c.target), Revision: s.revision(c.target), By: by}
-	line := e.line()
-	last := []byte{'\n'}
-	if st.Size() > 0 {
-		if _, err := f.ReadAt(last, st.Size()-1); err != nil {
-			return err
-		}
+	if err := cutTorn(f, st.Size()); err != nil {
+		return err
 	}
-	if last[0] != '\n' { // the last writer was killed within its line
-		line = "\n" + line
-	}
-	if _, err := f.WriteString(line); err != nil {
+	if _, err := f.WriteString(e.line()); err != nil {
 		return err
 	}
 	return f.Sync()
@@ -179,8 +172,11 @@ func (s *Store) Log(name string) ([]LogEntry, error) {
 	return s.readLog(r.Tagged())
 }
 
+// maxLog bounds the bytes of a log that are read.
+const maxLog = 64 << 20
+
 func (s *Store) readLog(r ref.Ref) ([]LogEntry, error) {
-	data, err := state.Read(s.logPath(r), 64<<20)
+	data, err := state.Read(s.logPath(r), maxLog)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, errdef.NotFound("no log of %s", r.Familiar())
 	}

@@ -71,6 +71,9 @@ func rollbackName(name, to string) (ref.Ref, string, error) {
 func (s *Store) planRollback(r ref.Ref, to string) (*Rollback, error) {
 	log, now, err := s.effectiveLog(r)
 	if errors.Is(err, errdef.ErrNotFound) {
+		if _, err := s.readRef(r); err == nil {
+			return nil, errdef.NotFound("%s has no log, so nothing says what it was before: hull system check --repair begins one", r.Familiar())
+		}
 		return nil, noSuchImage(r.Familiar())
 	}
 	if err != nil {

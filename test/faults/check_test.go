@@ -52,7 +52,7 @@ func TestEveryCallOfRepair(t *testing.T) {
 }
 
 // spoil does harm of each kind that can be made good: a blob cut short and one that is gone, a file of a layer, a record, a
-// name and the index.
+// name with its log and the index.
 func spoil(t *testing.T, h *rig.Hull) {
 	t.Helper()
 	one := func(pattern string) string {
@@ -71,10 +71,20 @@ func spoil(t *testing.T, h *rig.Hull) {
 		os.Truncate(record, 3),
 		os.WriteFile(one("refs/*/team/app/:1"), []byte("garbage"), 0o600),
 		os.WriteFile(filepath.Join(h.Root, "index.json"), []byte("garbage"), 0o600),
+		appendLine(one("refs.log/*/team/app/:1"), "garbage"),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func appendLine(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Close())
 }
 
 // largest is the file of a directory that has the most bytes: of blobs, a layer.
