@@ -82,7 +82,11 @@ func (e *Engine) keepBudget(ctx context.Context) {
 	if err != nil || conf.GC.Keep == 0 || e.images().Bytes() <= conf.GC.Keep {
 		return
 	}
-	_, _ = e.GC(context.WithoutCancel(ctx), GCOptions{by: "gc, for the budget"})
+	o := GCOptions{by: "gc, for the budget"}
+	if conf.GC.Unused != nil { // a short one would take what has just been brought in before anybody could use it
+		o.Unused = new(max(*conf.GC.Unused, image.GraceOfBudget))
+	}
+	_, _ = e.GC(context.WithoutCancel(ctx), o)
 }
 
 // LastUse is when the image id was brought in, or a container was last made of it or removed.

@@ -28,8 +28,9 @@ type GCOptions struct {
 	now    time.Time // for tests
 }
 
-// graceOfBudget is for how long what was brought in or used is safe from a budget that is too small for it.
-const graceOfBudget = time.Hour
+// GraceOfBudget is for how long what was brought in or used is safe from a budget that is too small for it, unless a person
+// says otherwise.
+const GraceOfBudget = time.Hour
 
 // Collected is what a GC did, or would do.
 type Collected struct {
@@ -173,7 +174,7 @@ func (s *Store) collection(o *GCOptions) (*Collected, []*removal, error) {
 	held := s.recent(o.Window, o.now)
 	unused := o.Unused
 	if unused == nil && o.Keep != nil {
-		unused = new(graceOfBudget)
+		unused = new(GraceOfBudget)
 	}
 	var list []CollectedImage
 	for _, i := range s.summaries() {
