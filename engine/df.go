@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"hull/errdef"
 	"hull/image"
 	"hull/volume"
 )
@@ -30,7 +32,7 @@ type ContainerUsage struct {
 type VolumeUsage struct {
 	*volume.Volume
 	Size  int64
-	Users int
+	Users int // one more when a container is damaged, so that nobody knows its volumes
 }
 
 // DiskUsage measures the store. Slow: it looks at every file that containers wrote.
@@ -78,7 +80,10 @@ func (e *Engine) volumeUsage(ctx context.Context) ([]VolumeUsage, error) {
 		return nil, err
 	}
 	users, err := e.volumeUsers()
-	if err != nil {
+	unknown := 0
+	if errors.Is(err, errdef.ErrConflict) { // somebody damaged, who may have any of them
+		unknown = 1
+	} else if err != nil {
 		return nil, err
 	}
 	var out []VolumeUsage
@@ -87,7 +92,7 @@ func (e *Engine) volumeUsage(ctx context.Context) ([]VolumeUsage, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, VolumeUsage{v, size, len(users[v.Name])})
+		out = append(out, VolumeUsage{v, size, len(users[v.Name]) + unknown})
 	}
 	return out, nil
 }

@@ -161,6 +161,10 @@ func TestDamagedKeepsVolumes(t *testing.T) {
 	if _, err := e.RemoveVolume(t.Context(), r.Mounts[1].Name, RemoveVolumeOptions{}); !errors.Is(err, errdef.ErrConflict) {
 		t.Errorf("anonymous: %v", err)
 	}
+	u, err := e.DiskUsage(t.Context())
+	if err != nil || len(u.Containers) != 1 || len(u.Volumes) != 2 || u.Volumes[0].Users != 1 {
+		t.Errorf("disk usage: %+v, %v", u, err)
+	}
 }
 
 // TestSettleMounts: what stands at one place when several ask for it.
