@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -38,6 +39,17 @@ func buildExport(a *app, cmd *cobra.Command) {
 	}
 }
 
+// besideError is err, of making a temporary file beside path, as one of path.
+func besideError(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errdef.Invalid("invalid output path: directory %q does not exist", filepath.Dir(path))
+	}
+	if pe := new(fs.PathError); errors.As(err, &pe) {
+		return errors.New(path + ": " + pe.Err.Error())
+	}
+	return err
+}
+
 // writeWhole writes a file that is there whole or, as it was before, not at all. What is no regular file, such as a
 // device or a named pipe, is written to as it is.
 func writeWhole(path string, r io.Reader) (err error) {
@@ -55,7 +67,7 @@ func writeWhole(path string, r io.Reader) (err error) {
 	tmp := filepath.Join(filepath.Dir(path), state.TempName())
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return plainPathError(err)
+		return besideError(path, err)
 	}
 	defer func() {
 		if err != nil {

@@ -88,7 +88,7 @@ func writeDir(path string, r io.Reader) (err error) {
 	path = filepath.Clean(path)
 	tmp := filepath.Join(filepath.Dir(path), state.TempName())
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return plainPathError(err)
+		return besideError(path, err)
 	}
 	defer func() {
 		if err != nil {
