@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"context"
+	"sync"
+
+	"hull/cli/credentials"
 	"hull/errdef"
 
 	"github.com/spf13/cobra"
@@ -17,6 +21,9 @@ type ServeRegistry struct {
 	Cert, Key, CA string
 	Stdio         bool // one connection, on stdin and stdout
 	Verbose       bool // a line for each request
+	// Login is what the person who serves has for a registry, for blobs that have to be fetched again. It may be called by
+	// several goroutines.
+	Login func(ctx context.Context, registry string) credentials.Login
 }
 
 func buildRegistryServe(a *app, cmd *cobra.Command) {
@@ -50,6 +57,13 @@ func buildRegistryServe(a *app, cmd *cobra.Command) {
 		}
 		o.Writable = o.Writable || o.Insecure
 		o.Store, o.Verbose = a.store, o.Verbose || a.debug
+		var mu sync.Mutex // is held while a helper asks, and warnings are written
+		logins := a.credentials()
+		o.Login = func(ctx context.Context, registry string) credentials.Login {
+			mu.Lock()
+			defer mu.Unlock()
+			return a.kept(ctx, logins, registry)
+		}
 		return a.Program.ServeRegistry(cmd.Context(), o)
 	}
 }

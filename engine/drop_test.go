@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"hull/errdef"
 	"hull/image"
 	"hull/registry"
 	"hull/registry/registrytest"
+	"hull/registry/serve"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -244,5 +247,52 @@ func TestOfferDropped(t *testing.T) {
 	}
 	if n := s.Count("GET", d.Hex()); n != 1 {
 		t.Errorf("it was fetched %d times", n)
+	}
+}
+
+// TestOfferDroppedPrivate: what a private registry holds is fetched with the logins of whoever serves. Only that registry is
+// shown one, and no client.
+func TestOfferDroppedPrivate(t *testing.T) {
+	s, layers := shelf(t, private)
+	var mu sync.Mutex // protects asked
+	asked := map[string]bool{}
+	mine := Remote{Credential: func(name string) registry.Credential {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked[name] = true; name != s.Addr {
+			return registry.Credential{}
+		}
+		return registry.Credential{Username: "me", Password: "secret"}
+	}}
+	e := lean(t, s, mine)
+	if err := e.TagImage(t.Context(), s.Addr+"/app:1", "app:1"); err != nil {
+		t.Fatal(err)
+	}
+	d := registrytest.Digest(layers[1].Blob)
+	get := func(remote Remote) *httptest.ResponseRecorder {
+		t.Helper()
+		h, err := e.Offer(serve.Options{}, remote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "http://127.0.0.1/v2/app/blobs/"+string(d), nil))
+		return w
+	}
+	if w := get(Remote{}); w.Code < 400 {
+		t.Errorf("without a login: %d", w.Code)
+	}
+	clear(asked)
+	w := get(mine)
+	if w.Code != 200 || !bytes.Equal(w.Body.Bytes(), layers[1].Blob) {
+		t.Errorf("with a login: %d, %d bytes", w.Code, w.Body.Len())
+	}
+	if len(asked) != 1 || !asked[s.Addr] {
+		t.Errorf("logins were looked up for %v", asked)
+	}
+	for key, values := range w.Header() {
+		if strings.Contains(strings.Join(values, " "), "secret") || key == "Authorization" {
+			t.Errorf("the client gets %s: %v", key, values)
+		}
 	}
 }

@@ -15,13 +15,14 @@ import (
 	"hull/registry/serve"
 )
 
-// Offer returns the images of this engine as a registry offers them: see package registry/serve.
-func (e *Engine) Offer(o serve.Options) (http.Handler, error) {
+// Offer returns the images of this engine as a registry offers them: see package registry/serve. Blobs that were dropped are
+// fetched from where they came with what remote says, be it nothing; clients get no more of that than the blobs.
+func (e *Engine) Offer(o serve.Options, remote Remote) (http.Handler, error) {
 	if err := e.ready(); err != nil {
 		return nil, err
 	}
 	images := e.images().Offer()
-	images.From = e.origins(Remote{})
+	images.From = e.origins(remote)
 	return serve.New(&offer{e, images}, o), nil
 }
 

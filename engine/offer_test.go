@@ -35,7 +35,7 @@ type offering struct {
 
 func offerOf(t *testing.T, e *Engine, writable bool) *offering {
 	t.Helper()
-	h, err := e.Offer(serve.Options{Writable: writable})
+	h, err := e.Offer(serve.Options{Writable: writable}, Remote{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -677,7 +677,7 @@ func TestOfferIndex(t *testing.T) {
 // TestOfferOne: one connection of HTTP/2 on two pipes, until it is closed.
 func TestOfferOne(t *testing.T) {
 	e := Open(t.TempDir(), t.TempDir(), Options{})
-	h, err := e.Offer(serve.Options{Writable: true})
+	h, err := e.Offer(serve.Options{Writable: true}, Remote{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"hull/cli"
+	"hull/engine"
+	"hull/registry"
 	offer "hull/registry/serve"
 )
 
@@ -32,7 +34,9 @@ func serveRegistry(ctx context.Context, o cli.ServeRegistry, p cli.Program) erro
 		}
 	}
 	e := openEngine(root, run, o.Store.Config, p)
-	h, err := e.Offer(offer.Options{Writable: o.Writable, Log: log})
+	h, err := e.Offer(offer.Options{Writable: o.Writable, Log: log}, engine.Remote{Credential: func(name string) registry.Credential {
+		return registry.Credential(o.Login(ctx, name))
+	}})
 	if err != nil {
 		return err
 	}
