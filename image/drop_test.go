@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"hull/errdef"
 	"hull/ref"
@@ -89,6 +90,53 @@ func saved(t *testing.T, s *Store, format string, from Opener) ([]byte, error) {
 		t.Errorf("%s: announced %d bytes, wrote %d", format, out.Size, b.Len())
 	}
 	return b.Bytes(), nil
+}
+
+// meeting is an origin whose blobs come only once as many of them are wanted as it waits for.
+type meeting struct {
+	Origin
+	want chan struct{}
+	all  chan struct{}
+}
+
+func (m *meeting) Blob(ctx context.Context, d ref.Digest, offset int64) (io.ReadCloser, int64, error) {
+	select {
+	case m.want <- struct{}{}:
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+	<-m.all
+	return m.Origin.Blob(ctx, d, offset)
+}
+
+// What an archive needs is fetched at the same time.
+func TestSaveFetchesAtOnce(t *testing.T) {
+	s, o, _, layers := droppedStore(t)
+	m := &meeting{o, make(chan struct{}), make(chan struct{})}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go func() {
+		defer close(m.all)
+		for range layers {
+			select {
+			case <-m.want:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var asked []string
+	out, err := s.Save(ctx, []string{"app"}, SaveOptions{Format: FormatDual, From: opener(m, &asked)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Error(err)
+	}
+	if ctx.Err() != nil {
+		t.Error("one was waited for before the next was asked for")
+	}
+	noIngests(t, s)
 }
 
 // What is dropped is what was announced; the image is as it was, a check finds nothing, and archives are the same byte

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"hull/errdef"
@@ -116,9 +117,15 @@ func (o *Outgoing) Close() error {
 	return nil
 }
 
-// fetch brings the blobs of layers that were dropped, before anything is written: an archive that cannot be whole is not
-// begun. shown says that only one platform of each image goes out.
+// fetch brings the blobs of layers that were dropped, several at once and before anything is written: an archive that cannot
+// be whole is not begun. shown says that only one platform of each image goes out.
 func (o *Outgoing) fetch(list []*saving, shown bool) error {
+	type absent struct {
+		descriptor
+		of *saving
+	}
+	var all []absent
+	seen := map[ref.Digest]bool{}
 	for _, img := range list {
 		manifests := img.manifests
 		if shown {
@@ -126,21 +133,44 @@ func (o *Outgoing) fetch(list []*saving, shown bool) error {
 		}
 		for _, m := range manifests {
 			for _, l := range m.m.Layers {
-				if o.s.hasBlob(l.Digest) || o.back[l.Digest] != nil {
-					continue
+				if !seen[l.Digest] && !o.s.hasBlob(l.Digest) {
+					seen[l.Digest] = true
+					all = append(all, absent{l, img})
 				}
-				f, err := o.s.OpenBlob(o.ctx, l.Digest, l.Size, o.from, nil)
-				if err != nil {
-					return fmt.Errorf("image %s: %w", img.title(), err)
-				}
-				if o.back == nil {
-					o.back = map[ref.Digest]*os.File{}
-				}
-				o.back[l.Digest] = f
 			}
 		}
 	}
-	return nil
+	if len(all) == 0 {
+		return nil
+	}
+	o.back = map[ref.Digest]*os.File{}
+	ctx, cancel := context.WithCancelCause(o.ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, defaultDownloads)
+	var mu sync.Mutex // protects o.back until all have come
+	var wg sync.WaitGroup
+	for _, b := range all {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f, err := o.s.OpenBlob(ctx, b.Digest, b.Size, o.from, nil)
+			if err != nil {
+				cancel(fmt.Errorf("image %s: %w", b.of.title(), err))
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			o.back[b.Digest] = f
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // open reads the blob d from its beginning.
