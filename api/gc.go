@@ -37,7 +37,8 @@ type droppedBlob struct {
 
 type stayingImage struct{ ID, Why string }
 
-// collectGarbage is POST /hull/v1/gc?keep=20GB&unused-for=14d&reflog=30d&drop-blobs=1&dry-run=1.
+// collectGarbage is POST /hull/v1/gc?keep=20GB&unused-for=14d&reflog=30d&drop-blobs=1&dry-run=1. With progress=1 the answer is
+// a stream of messages, of which the last has under aux what it is otherwise.
 func (s *server) collectGarbage(q *request) error {
 	o := engine.GCOptions{Dry: q.flag("dry-run")}
 	if text := q.query("keep"); text != "" {
@@ -61,9 +62,14 @@ func (s *server) collectGarbage(q *request) error {
 	if q.flag("drop-blobs") {
 		o.Drop = new(true)
 	}
+	m := &messages{q: q}
+	streams := q.flag("progress")
+	if streams {
+		o.Progress = m.progress
+	}
 	c, err := s.engine.GC(q.Context(), o)
 	if err != nil {
-		return err
+		return m.fail(err)
 	}
 	out := collected{Images: []collectedImage{}, Stay: []stayingImage{}, Deleted: deletedImages(c.Deleted), Dropped: []droppedBlob{}, SpaceReclaimed: c.Bytes, Before: c.Before, After: c.After}
 	for _, i := range c.Images {
@@ -74,6 +80,10 @@ func (s *server) collectGarbage(q *request) error {
 	}
 	for _, i := range c.Stay {
 		out.Stay = append(out.Stay, stayingImage(i))
+	}
+	if streams {
+		m.send(message{Aux: out})
+		return nil
 	}
 	return q.answer(http.StatusOK, out)
 }

@@ -34,7 +34,14 @@ func buildGC(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
+		done := func() {}
+		if a.err.terminal && !o.Dry {
+			if o.Progress, done, err = a.checkProgress("auto"); err != nil {
+				return err
+			}
+		}
 		got, err := c.GC(cmd.Context(), o)
+		done()
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
 )
 
 // GCOptions are for GC, as a person writes them: sizes like 20GB, ages like 14d. What is empty the engine's settings say.
@@ -14,6 +15,8 @@ type GCOptions struct {
 	Keep, UnusedFor, Reflog string
 	Drop                    bool // blobs of layers that a registry is known to hold go too
 	Dry                     bool // change nothing, only tell
+	// Progress is told how far a comparison of blobs is; it may be nil.
+	Progress func(jsonstream.Message)
 }
 
 // Collected is what a GC removed, or would remove.
@@ -51,6 +54,15 @@ func (c *Client) GC(ctx context.Context, o GCOptions) (out Collected, err error)
 	}
 	flag(q, "drop-blobs", o.Drop)
 	flag(q, "dry-run", o.Dry)
-	err = c.hull(ctx, request{method: http.MethodPost, path: "/hull/v1/gc", query: q}, &out)
-	return out, err
+	req := request{method: http.MethodPost, path: "/hull/v1/gc", query: q}
+	if o.Progress == nil {
+		err = c.hull(ctx, req, &out)
+		return out, err
+	}
+	flag(q, "progress", true)
+	m, err := c.hullMessages(ctx, req)
+	if err != nil {
+		return out, err
+	}
+	return out, m.result(o.Progress, &out)
 }

@@ -48,6 +48,23 @@ func (m *Messages) Each(f func(jsonstream.Message)) error {
 	}
 }
 
+// result is Each of a stream whose last message has the outcome, which goes to out. progress may be nil.
+func (m *Messages) result(progress func(jsonstream.Message), out any) error {
+	ended := false
+	err := m.Each(func(msg jsonstream.Message) {
+		switch {
+		case msg.Aux != nil:
+			ended = json.Unmarshal(*msg.Aux, out) == nil
+		case progress != nil:
+			progress(msg)
+		}
+	})
+	if err == nil && !ended {
+		err = decodeError(io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
 func messageError(detail *jsonstream.Error, text string) error {
 	e := &Error{Message: text}
 	if detail != nil {

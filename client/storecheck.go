@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -39,19 +37,7 @@ func (c *Client) StoreCheck(ctx context.Context, o StoreCheckOptions) (out Check
 	if err != nil {
 		return out, err
 	}
-	ended := false
-	err = m.Each(func(msg jsonstream.Message) {
-		switch {
-		case msg.Aux != nil:
-			ended = json.Unmarshal(*msg.Aux, &out) == nil
-		case o.Progress != nil:
-			o.Progress(msg)
-		}
-	})
-	if err == nil && !ended {
-		err = decodeError(io.ErrUnexpectedEOF)
-	}
-	return out, err
+	return out, m.result(o.Progress, &out)
 }
 
 // RegistryOrigins are the repositories that blobs of the store came from or were pushed to; with dropped only of the blobs

@@ -11,10 +11,11 @@ import (
 
 // GCOptions are for GC. What is nil the file of settings says.
 type GCOptions struct {
-	Keep           *int64         // bytes that images may take
-	Unused, Reflog *time.Duration // as image.GCOptions has them
-	Drop           *bool          // as image.GCOptions has it
-	Dry            bool           // change nothing, only tell
+	Keep           *int64               // bytes that images may take
+	Unused, Reflog *time.Duration       // as image.GCOptions has them
+	Drop           *bool                // as image.GCOptions has it
+	Dry            bool                 // change nothing, only tell
+	Progress       func(image.Progress) // as image.GCOptions has it
 	by             string
 }
 
@@ -57,7 +58,7 @@ func (e *Engine) GC(ctx context.Context, o GCOptions) (*image.Collected, error) 
 		return e.usersOf(id)
 	}
 	c, err := e.images().GC(ctx, image.GCOptions{
-		Keep: o.Keep, Unused: o.Unused, Window: window, Drop: *o.Drop, Dry: o.Dry, InUse: inUse, Kept: e.layersInUse, By: o.by,
+		Keep: o.Keep, Unused: o.Unused, Window: window, Drop: *o.Drop, Dry: o.Dry, InUse: inUse, Kept: e.layersInUse, Progress: o.Progress, By: o.by,
 	})
 	if err != nil {
 		return nil, e.storeError(err)

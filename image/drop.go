@@ -176,10 +176,10 @@ func (s *Store) Dropping(kept func() (map[string]bool, error)) (*Dropping, error
 }
 
 // drop drops those of the blobs that are as their layers say. It returns what went, and why others stay.
-func (s *Store) drop(ctx context.Context, list []*droppable, kept func() (map[string]bool, error)) (gone []DroppedBlob, stay []StayingImage, err error) {
+func (s *Store) drop(ctx context.Context, list []*droppable, kept func() (map[string]bool, error), tell func(Progress)) (gone []DroppedBlob, stay []StayingImage, err error) {
 	for len(list) > 0 {
 		// The disk may be full: what the small ones leave is the room in which the large ones are compared.
-		ready, rest, bad, err := s.compare(ctx, list)
+		ready, rest, bad, err := s.compare(ctx, list, tell)
 		stay = append(stay, bad...)
 		if err != nil {
 			return gone, stay, err
@@ -201,15 +201,20 @@ func (s *Store) drop(ctx context.Context, list []*droppable, kept func() (map[st
 }
 
 // compare writes the sum of each layer, after a comparison of it with its blob. What there was no room for is rest.
-func (s *Store) compare(ctx context.Context, list []*droppable) (ready map[ref.Digest]bool, rest []*droppable, stay []StayingImage, err error) {
+func (s *Store) compare(ctx context.Context, list []*droppable, tell func(Progress)) (ready map[ref.Digest]bool, rest []*droppable, stay []StayingImage, err error) {
 	in, err := s.receive(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, in.close()) }()
 	ready = map[ref.Digest]bool{}
+	g := &gauge{tell: tell, action: "Comparing layers"}
 	for _, b := range list {
-		switch problem, err := in.summed(ctx, b); {
+		g.total += b.Size * int64(len(s.unsummed(b)))
+	}
+	defer g.end()
+	for _, b := range list {
+		switch problem, err := in.summed(ctx, b, g); {
 		case errors.Is(err, unix.ENOSPC):
 			rest = append(rest, b)
 		case ctx.Err() != nil:
@@ -229,14 +234,23 @@ func (s *Store) compare(ctx context.Context, list []*droppable) (ready map[ref.D
 	return ready, rest, stay, state.SyncTree(s.layersDir()) // sums and origins: one file system
 }
 
-// summed makes sure that all layers of a blob have a sum that was made after a comparison, or says what is wrong.
-func (in *incoming) summed(ctx context.Context, b *droppable) (problem string, err error) {
+// unsummed are the layers of a blob that have no sum: one of an earlier drop stands, and whether it is still so a check finds
+// out, with the blob or without.
+func (s *Store) unsummed(b *droppable) (out []place) {
 	for _, p := range b.places {
-		chain := p.chain[p.i]
-		if _, err := in.s.readSum(chain); err == nil {
-			continue // of an earlier drop: whether it is still so a check finds out, with the blob or without
+		if _, err := s.readSum(p.chain[p.i]); err != nil {
+			out = append(out, p)
 		}
-		if problem, err := in.differs(ctx, b.Digest, p); problem != "" || err != nil {
+	}
+	return out
+}
+
+// summed makes sure that all layers of a blob have a sum that was made after a comparison, or says what is wrong.
+func (in *incoming) summed(ctx context.Context, b *droppable, g *gauge) (problem string, err error) {
+	for _, p := range in.s.unsummed(b) {
+		chain := p.chain[p.i]
+		g.next("blob "+string(b.Digest), b.Size)
+		if problem, err := in.differs(ctx, b.Digest, p, g); problem != "" || err != nil {
 			return problem, err
 		}
 		sum, err := layer.Sum(ctx, in.s.layerFS(chain))
@@ -251,14 +265,14 @@ func (in *incoming) summed(ctx context.Context, b *droppable) (problem string, e
 }
 
 // differs says how a layer differs from its blob, which is unpacked beside it; "" is not at all.
-func (in *incoming) differs(ctx context.Context, d ref.Digest, p place) (problem string, err error) {
+func (in *incoming) differs(ctx context.Context, d ref.Digest, p place, g *gauge) (problem string, err error) {
 	dir, fsDir, err := in.newLayer("check-" + in.freshName())
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, state.Remove(dir)) }()
 	chain := p.chain[p.i]
-	res, err := in.s.unpackAgain(ctx, fsDir, d, p.chain[:p.i], func(r io.Reader) io.Reader { return &cancelled{ctx, r} })
+	res, err := in.s.unpackAgain(ctx, fsDir, d, p.chain[:p.i], func(r io.Reader) io.Reader { return g.reader(ctx, r) })
 	if err != nil {
 		return "", err
 	}

@@ -159,7 +159,20 @@ func TestDrop(t *testing.T) {
 			t.Errorf("a dry run has dropped %s", d)
 		}
 	}
-	got := must(s.GC(t.Context(), GCOptions{Drop: true}))
+	var last Progress
+	total := int64(0)
+	for _, d := range layers {
+		total += int64(len(o.blobs[d]))
+	}
+	got := must(s.GC(t.Context(), GCOptions{Drop: true, Progress: func(p Progress) {
+		if p.Current < last.Current {
+			t.Errorf("after %+v comes %+v", last, p)
+		}
+		last = p
+	}}))
+	if last.Action != "Comparing layers" || last.Current != total || last.Total != total {
+		t.Errorf("want %d bytes compared, got %+v", total, last)
+	}
 	if !slices.Equal(plan.Dropped, got.Dropped) || plan.Bytes != got.Bytes || plan.After != got.After || got.After != s.Bytes() || len(got.Dropped) != len(layers) {
 		t.Errorf("planned\n%+v\ndone\n%+v, %d bytes left", plan, got, s.Bytes())
 	}

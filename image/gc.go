@@ -24,8 +24,10 @@ type GCOptions struct {
 	Kept   func() (map[string]bool, error)
 	Drop   bool // blobs of layers that a registry is known to hold go too: see DroppedBlob
 	Dry    bool // change nothing, only tell
-	By     string
-	now    time.Time // for tests
+	// Progress is told, a few times a second, how much has been compared of what is to be dropped; it may be nil.
+	Progress func(Progress)
+	By       string
+	now      time.Time // for tests
 }
 
 // GraceOfBudget is for how long what was brought in or used is safe from a budget that is too small for it, unless a person
@@ -61,6 +63,9 @@ type StayingImage struct {
 func (s *Store) GC(ctx context.Context, o GCOptions) (*Collected, error) {
 	if o.InUse == nil {
 		o.InUse = func(string) []User { return nil }
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
 	}
 	if o.now.IsZero() {
 		o.now = time.Now()
@@ -115,7 +120,7 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*Collected, error) {
 		if err != nil {
 			return c, err
 		}
-		gone, stay, err := s.drop(ctx, list, o.Kept)
+		gone, stay, err := s.drop(ctx, list, o.Kept, o.Progress)
 		c.dropped(gone)
 		c.Stay = append(c.Stay, stay...)
 		if err != nil {
