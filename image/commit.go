@@ -331,7 +331,8 @@ type ready struct {
 	c        *Config
 	target   ref.Digest // what references shall name
 	refs     []ref.Ref
-	aside    bool // another platform's part of an index: kept, but no image of its own in lists
+	instead  ref.Digest // a manifest of the same image, whose place this one takes under every tag; refs is not used
+	aside    bool       // another platform's part of an index: kept, but no image of its own in lists
 }
 
 // commit lets the images appear. After it has returned nil they survive a power cut. needed are the blobs that
@@ -365,6 +366,12 @@ func (in *incoming) commit(ctx context.Context, by string, images []ready) error
 	}
 	return in.s.update(ctx, func() error {
 		for _, img := range images {
+			if img.instead != "" {
+				if err := in.replace(by, img); err != nil {
+					return err
+				}
+				continue
+			}
 			if !img.aside {
 				if err := in.record(img); err != nil {
 					return err
@@ -445,6 +452,28 @@ func (in *incoming) record(img ready) error {
 		in.s.Used(id)
 		return nil
 	}
+	return in.writeRecord(img)
+}
+
+// replace gives the image another manifest, in its record and under its tags. One that was removed meanwhile stays so.
+func (in *incoming) replace(by string, img ready) error {
+	if old, err := in.s.readRecord(string(img.m.Config.Digest)); err == nil && old.Manifest == img.instead {
+		if err := in.writeRecord(img); err != nil {
+			return err
+		}
+	}
+	for r, target := range in.s.refs() {
+		if target != img.instead || r.Digest != "" {
+			continue
+		}
+		if err := in.s.changeRef(by, refChange{r, img.target}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *incoming) writeRecord(img ready) error {
 	size, err := in.size(chainIDs(img.c.RootFS.DiffIDs))
 	if err != nil {
 		return err
@@ -457,7 +486,7 @@ func (in *incoming) record(img ready) error {
 	if err != nil {
 		return err
 	}
-	return state.WriteDurable(in.s.recordPath(id), data)
+	return state.WriteDurable(in.s.recordPath(string(img.m.Config.Digest)), data)
 }
 
 // metered reports how far a reader is, about every half MiB.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/image/layer"
 	"hull/ref"
 )
 
@@ -37,6 +38,7 @@ type PushOptions struct {
 	Platform string         // os/arch[/variant]: only this image of an index; "" is all that are here
 	Uploads  int            // layers at once; 0 is 5
 	Progress func(Progress) // may be nil; not called by two goroutines at once
+	Compress string         // gzip or zstd: layers that lie here as plain tars are compressed first, see compress.go
 	From     Opener         // for blobs that were dropped; nil refuses to push them to where they are not
 	// Peer says that the Destination is another engine and not the registry that the name stands for: nothing is mounted
 	// there, and that it holds blobs now is not remembered.
@@ -55,8 +57,8 @@ type Pushed struct {
 
 const defaultUploads = 5
 
-// Push stores the image that the tag r names in the repository o: blobs and manifests byte for byte as they are here,
-// only what is missing there, and the tag last.
+// Push stores the image that the tag r names in the repository o: blobs and manifests byte for byte as they are here, after
+// plain layers have been compressed here; only what is missing there, and the tag last.
 func (s *Store) Push(ctx context.Context, o Destination, r ref.Ref, opts PushOptions) (Pushed, error) {
 	p, err := parsePlatform(opts.Platform)
 	if err != nil {
@@ -65,12 +67,19 @@ func (s *Store) Push(ctx context.Context, o Destination, r ref.Ref, opts PushOpt
 	if r.Digest != "" {
 		return Pushed{}, errdef.Invalid("cannot push a digest reference")
 	}
+	compression, err := parseCompression(opts.Compress)
+	if err != nil {
+		return Pushed{}, err
+	}
 	r = r.Tagged()
 	lease, err := s.Lease(ctx)
 	if err != nil {
 		return Pushed{}, err
 	}
-	defer lease.Unlock()
+	defer func() {
+		lease.Unlock()
+		_ = s.repair(context.WithoutCancel(ctx)) // plain blobs whose place others took; or the next command does it
+	}()
 	top, err := s.readRef(r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Pushed{}, errdef.NotFound("An image does not exist locally with the tag: %s", r.FamiliarName())
@@ -78,7 +87,7 @@ func (s *Store) Push(ctx context.Context, o Destination, r ref.Ref, opts PushOpt
 	if err != nil {
 		return Pushed{}, err
 	}
-	q := &pusher{s: s, o: o, name: r, opts: opts, platform: p, progress: oneAtATime(opts.Progress)}
+	q := &pusher{s: s, o: o, name: r, opts: opts, platform: p, compression: compression, progress: oneAtATime(opts.Progress)}
 	done, err := q.push(ctx, top)
 	if err != nil {
 		return Pushed{}, err
@@ -113,6 +122,8 @@ type pusher struct {
 	platform platform
 	progress func(Progress)
 
+	compression layer.Compression // of layers that are plain
+
 	mu    sync.Mutex          // protects the following
 	there map[ref.Digest]bool // what the repository is known to hold
 }
@@ -122,19 +133,26 @@ func (q *pusher) push(ctx context.Context, top ref.Digest) (Pushed, error) {
 	if err != nil {
 		return Pushed{}, err
 	}
-	done := Pushed{Digest: top, Size: int64(len(t.data)), MediaType: t.declared}
-	parts := []target{t}
+	var done Pushed
+	var parts []target
 	if t.x != nil {
 		if parts, err = q.parts(ctx, t); err != nil {
 			return Pushed{}, err
 		}
 		if len(parts) == 1 && parts[0].alone {
-			done = Pushed{Digest: parts[0].digest, Size: int64(len(parts[0].data)), MediaType: parts[0].declared, Index: top, IndexSize: int64(len(t.data))}
+			done.Index, done.IndexSize = top, int64(len(t.data))
 			t = parts[0]
 		}
-	} else if err := q.suits(t); err != nil {
-		return Pushed{}, err
+	} else {
+		if err := q.suits(t); err != nil {
+			return Pushed{}, err
+		}
+		if t, err = q.compressed(ctx, t); err != nil {
+			return Pushed{}, err
+		}
+		parts = []target{t}
 	}
+	done.Digest, done.Size, done.MediaType = t.digest, int64(len(t.data)), t.declared
 	if err := q.blobs(ctx, parts); err != nil {
 		return Pushed{}, err
 	}

@@ -199,9 +199,14 @@ func parseLog(data string) []LogEntry {
 	return log
 }
 
-// effective drops what never took effect from the end of log, given what its reference was afterwards.
+// effective drops what never took effect from the end of log, given what its reference was afterwards. That an image took
+// the place of itself with other blobs is no version of its own: the entry before has that digest then.
 func effective(log []LogEntry, after string) []LogEntry {
 	for n := len(log); n > 0 && log[n-1].New != after && log[n-1].Old == after; n-- {
+		log = log[:n-1]
+	}
+	if n := len(log); n > 1 && log[n-1].By == byCompression && log[n-1].Old == log[n-2].New {
+		log[n-2].New = log[n-1].New
 		log = log[:n-1]
 	}
 	return log

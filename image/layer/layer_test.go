@@ -588,6 +588,74 @@ func TestDecompress(t *testing.T) {
 	}
 }
 
+func TestCompress(t *testing.T) {
+	want := pack(t, file("a"), file("b"))
+	for _, c := range []Compression{Gzip, Zstd} {
+		var first []byte
+		for _, portion := range []int{len(want), 1000, 7} { // the portions make no difference
+			var out bytes.Buffer
+			w, err := Compress(&out, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for part := range slices.Chunk(want, portion) {
+				if _, err := w.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = out.Bytes()
+			}
+			if !bytes.Equal(out.Bytes(), first) {
+				t.Errorf("%d: in portions of %d it is another stream", c, portion)
+			}
+			r, got, err := Decompress(&out)
+			if err != nil || got != c {
+				t.Fatal(got, err)
+			}
+			data, err := io.ReadAll(r)
+			if r.Close(); err != nil || !bytes.Equal(data, want) {
+				t.Errorf("%d: %d bytes, %v", c, len(data), err)
+			}
+		}
+	}
+	if _, err := Compress(io.Discard, Bzip2); !errors.Is(err, errdef.ErrUnavailable) {
+		t.Errorf("bzip2: %v", err)
+	}
+}
+
+// What Decompress refuses is not made: a layer with a huge file of zeros.
+func TestCompressZeros(t *testing.T) {
+	zeros := make([]byte, 1<<20)
+	for c, want := range map[Compression]error{Gzip: nil, Zstd: ErrDense} {
+		var out bytes.Buffer
+		w, err := Compress(&out, c)
+		for i := 0; i < 1100 && err == nil; i++ {
+			_, err = w.Write(zeros)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%d: want %v, got %v", c, want, err)
+		}
+		if err != nil {
+			continue
+		}
+		r, _, err := Decompress(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); n != 1100<<20 || err != nil {
+			t.Errorf("%d: read %d bytes, %v", c, n, err)
+		}
+		r.Close()
+	}
+}
+
 func TestDiffIDIsOfTheWholeStream(t *testing.T) {
 	data := append(pack(t, file("a")), make([]byte, 10_240)...)
 	data = append(data, "trailing"...)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -80,6 +81,51 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		rc = z.IOReadCloser()
 	}
 	return &guarded{ReadCloser: rc, in: in}, c, nil
+}
+
+// ErrDense is what a writer of Compress says of content that Decompress would refuse in that compression.
+var ErrDense = errors.New("the layer becomes too small in this compression: readers would refuse it")
+
+// Compress returns a writer whose content goes to w as gzip or zstd, the same bytes for the same content. It holds some MiB of
+// memory. Gzip takes any content; zstd may end with ErrDense. Close ends the stream; that does not close w.
+func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
+	switch c {
+	case Gzip:
+		return gzip.NewWriter(w), nil
+	case Zstd:
+		out := &written{w: w}
+		z, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1))
+		return &sparing{WriteCloser: z, out: out}, err
+	}
+	return nil, errdef.Unavailable("layers of images are not compressed in that way")
+}
+
+// written counts what is written.
+type written struct {
+	w io.Writer
+	n int64
+}
+
+func (c *written) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// sparing is the other side of guarded, which sees the stream in other portions: hence half of what that allows.
+type sparing struct {
+	io.WriteCloser
+	out *written
+	n   int64
+}
+
+func (s *sparing) Write(p []byte) (int, error) {
+	n, err := s.WriteCloser.Write(p)
+	s.n += int64(n)
+	if err == nil && s.n > ratioAfter && s.n/(maxRatio/2) > s.out.n {
+		err = ErrDense
+	}
+	return n, err
 }
 
 // ratio counts the compressed bytes.
