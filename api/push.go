@@ -64,7 +64,7 @@ func (s *server) push(q *request, m *messages, remote engine.Remote, to, name, p
 		}
 	}
 	return s.engine.PushImage(q.Context(), name, q.query("tag"), engine.PushOptions{
-		Remote: remote, Platform: platform,
+		Remote: remote, Platform: platform, Compress: q.query("compress"),
 		Progress: func(p image.Progress) {
 			begin()
 			m.progress(p)

@@ -20,6 +20,7 @@ func buildPush(a *app, cmd *cobra.Command) {
 	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of the repository that are here")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Print only the name of the image")
 	f.StringVar(&o.Platform, "platform", "", "Push only this platform's image of an index, os/arch[/variant]")
+	f.StringVar(&o.Compress, "compress", "", "Compress layers that were made here: 'gzip' (default), 'zstd' or 'none'")
 	f.StringVar(&format, "format", "", "How to tell of the progress: 'json' is a line of JSON for each message")
 	f.Bool("disable-content-trust", true, "Has no effect: there are no signatures of that kind")
 	_ = f.MarkHidden("disable-content-trust") // fails only for a flag that is not there

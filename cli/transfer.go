@@ -118,7 +118,7 @@ func (t *transfer) above(s string) {
 func (t *transfer) layer(m jsonstream.Message) {
 	l := t.find(m.ID)
 	switch l.status = m.Status; {
-	case slices.Contains([]string{"Pull complete", "Already exists", "Pushed", "Layer already exists"}, m.Status),
+	case slices.Contains([]string{"Pull complete", "Already exists", "Pushed", "Layer already exists", "Compressed"}, m.Status),
 		strings.HasPrefix(m.Status, "Mounted from"):
 		t.arrived(l, l.size)
 		t.layers = slices.DeleteFunc(t.layers, func(o *moving) bool { return o == l })
@@ -129,7 +129,7 @@ func (t *transfer) layer(m jsonstream.Message) {
 		t.arrived(l, l.size)
 	case m.Progress != nil && m.Progress.Total > 0:
 		l.current, l.total = m.Progress.Current, m.Progress.Total
-		if m.Status != "Extracting" {
+		if m.Status != "Extracting" && m.Status != "Compressing" {
 			if l.size == 0 { // what is told first was there before
 				l.size, l.moved = l.total, l.current
 				t.total += l.size

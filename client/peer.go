@@ -31,6 +31,7 @@ func (c *Client) ImagePullFrom(ctx context.Context, p Peer, name string, o PullO
 func (c *Client) ImagePushTo(ctx context.Context, p Peer, name string, o PushOptions) (*Messages, error) {
 	q := url.Values{"name": {name}, "peer": {p.Name}}
 	text(q, "tag", o.Tag)
+	text(q, "compress", o.Compress)
 	if o.Platform != "" {
 		j, err := platformJSON(o.Platform)
 		if err != nil {

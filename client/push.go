@@ -10,6 +10,7 @@ import (
 type PushOptions struct {
 	Tag      string // empty pushes all tags of the repository
 	Platform string // os/arch[/variant]: only this image of an index
+	Compress string // gzip, zstd or none, for layers that were made there; empty is what its file settles. Only Hull has it
 	Auth     string // the value of X-Registry-Auth; empty is none
 	Auths    string // for where the name is rewritten to, that of X-Registry-Config
 }
@@ -22,6 +23,7 @@ func (c *Client) ImagePush(ctx context.Context, name string, o PushOptions) (*Me
 	}
 	q := url.Values{}
 	text(q, "tag", o.Tag)
+	text(q, "compress", o.Compress)
 	if o.Platform != "" {
 		j, err := platformJSON(o.Platform)
 		if err != nil {

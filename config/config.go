@@ -41,7 +41,8 @@ type Config struct {
 		Insecure []string // HOST[:PORT] or a range of addresses
 		Mirrors  []string // URLs
 
-		Downloads, Uploads int // layers of one image at once; 0 is the default
+		Downloads, Uploads int    // layers of one image at once; 0 is the default
+		Compress           string // as --compress of push
 		Routes             []RegistryRoute
 		Directories        []string // of hosts.toml and certificates; nil is the default
 	}

@@ -55,6 +55,7 @@ insecure = ["10.0.0.0/8", "registry.local:5000"]
 mirrors = ["https://mirror.local"]
 downloads = 4
 uploads = 6
+compress = "zstd"
 directories = ["/etc/certs.d"]
 
 [registry.routes."docker.io/library"]
@@ -111,7 +112,7 @@ func want() *Config {
 	c.Proxy.HTTP, c.Proxy.HTTPS, c.Proxy.No, c.Proxy.Outside = "http://me:secret@proxy:3128", "proxy:3128", "localhost,.example.org", true
 	c.Trash.Keep, c.Trash.Size = minutes(120), 1<<30
 	c.Registry.Insecure, c.Registry.Mirrors = []string{"10.0.0.0/8", "registry.local:5000"}, []string{"https://mirror.local"}
-	c.Registry.Downloads, c.Registry.Uploads = 4, 6
+	c.Registry.Downloads, c.Registry.Uploads, c.Registry.Compress = 4, 6, "zstd"
 	c.Registry.Directories = []string{"/etc/certs.d"}
 	c.Registry.Routes = []RegistryRoute{
 		{Name: "*.evil.example", Block: new(true), Why: "not of ours"},
@@ -167,7 +168,7 @@ func TestDockerFile(t *testing.T) {
 	"default-shm-size": "128M", "cgroup-parent": "web.slice", "init": true, "labels": ["site=a", "rack=7"],
 	"live-restore": true, "storage-driver": "overlay2",
 	"stop-timeout": 30, "restart": "on-failure:3", "pids-limit": 1000, "userns": "host", "serve": {"idle-timeout": "5m"},
-	"registry": {"directories": ["/etc/certs.d"], "routes": {
+	"registry": {"compress": "zstd", "directories": ["/etc/certs.d"], "routes": {
 		"docker.io/library": {"mirrors": ["cache.local/hub", "http://10.0.0.1:5000"], "rewrite": "registry.local:5000/hub", "direct": false},
 		"*.evil.example": {"block": "not of ours"},
 		"registry.local:5000": {"block": false, "insecure": true, "http": true, "ca": "/etc/ca.pem", "cert": "/etc/cert.pem", "key": "/etc/key.pem"}

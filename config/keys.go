@@ -78,6 +78,11 @@ var Keys = [...]Key{
 	{"registry.uploads", "max-concurrent-uploads", "number", "5", "How many layers of one image a push sends at once.",
 		func(c *Config, v *value) error { return number(v, &c.Registry.Uploads, 1, 100) },
 		func(c *Config) string { return nonzero(int64(c.Registry.Uploads)) }},
+	{"registry.compress", "", "gzip, zstd or none", "gzip", "How a push compresses layers that were made here, as --compress.",
+		func(c *Config, v *value) error {
+			return v.oneOf(&c.Registry.Compress, []string{"gzip", "zstd", "none"})
+		},
+		func(c *Config) string { return c.Registry.Compress }},
 	{"registry.routes", "", "table of {mirrors, rewrite, block, direct, insecure, http, ca, cert, key}", "", "Where repositories are asked for and how, by the name of a registry, a repository or the path of several; see registries.md.",
 		func(c *Config, v *value) error { return v.routes(&c.Registry.Routes) },
 		func(c *Config) string { return showRoutes(c.Registry.Routes) }},

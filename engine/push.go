@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 
+	"hull/config"
 	"hull/errdef"
 	"hull/image"
 	"hull/ref"
@@ -12,6 +13,7 @@ import (
 type PushOptions struct {
 	Remote
 	Platform string // os/arch[/variant]: only this image of an index; "" is all that are here
+	Compress string // gzip, zstd or none: what becomes of layers that lie here as plain tars; "" is what the file settles
 	Progress func(image.Progress)
 	Done     func(image.Pushed, ref.Ref) // called for each tag that is there; may be nil
 }
@@ -49,7 +51,7 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 	defer repo.Close()
 	for _, r := range all {
 		done, err := e.images().Push(ctx, repo, r, image.PushOptions{
-			Platform: o.Platform, Uploads: c.Registry.Uploads, Progress: o.Progress, Peer: o.Peer != nil,
+			Platform: o.Platform, Uploads: c.Registry.Uploads, Compress: o.compression(c), Progress: o.Progress, Peer: o.Peer != nil,
 			From: e.origins(o.Remote),
 		})
 		if err != nil {
@@ -61,4 +63,18 @@ func (e *Engine) PushImage(ctx context.Context, name, tag string, o PushOptions)
 		e.imageEvent("push", r.Familiar(), r.FamiliarName())
 	}
 	return nil
+}
+
+// compression is what a push compresses by. Another engine gets what is here as it is, unless the person says otherwise: it
+// unpacks it at once, and has the same digest then.
+func (o *PushOptions) compression(c *config.Config) string {
+	switch {
+	case o.Compress != "":
+		return o.Compress
+	case o.Peer != nil:
+		return image.CompressNone
+	case c.Registry.Compress != "":
+		return c.Registry.Compress
+	}
+	return image.CompressGzip
 }

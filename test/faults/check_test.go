@@ -20,7 +20,7 @@ func TestEveryCallOfRepair(t *testing.T) {
 	archive := image.OCI(t)
 	other := rig.Engine(t)
 	other.Load(t, archive)
-	other.Must(t, "push", "-q", image.Tag)
+	other.Must(t, "push", "-q", "--compress", "none", image.Tag)
 	for _, harm := range []func(*testing.T, *rig.Hull){nil, spoil} {
 		name := "whole"
 		if harm != nil {

@@ -26,7 +26,7 @@ func TestEveryCallOfDrop(t *testing.T) {
 	h.Mark(t)
 	// Loaded and pushed it is known to be at the registry, and loaded again all of it is here again.
 	h.Must(t, "load", "-q", "-i", archive)
-	h.Must(t, "push", "-q", remote.Tag)
+	h.Must(t, "push", "-q", "--compress", "none", remote.Tag)
 	saved := func() []byte {
 		file := filepath.Join(t.TempDir(), "saved.tar")
 		h.Must(t, "save", "-o", file, remote.Tag)

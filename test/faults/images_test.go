@@ -86,7 +86,7 @@ func (v *verb) atRegistry(t *testing.T) {
 	}
 	other := rig.Engine(t)
 	other.Load(t, away)
-	other.Must(t, "push", "-q", remote.Tag)
+	other.Must(t, "push", "-q", "--compress", "none", remote.Tag)
 }
 
 // imagesWhole does what a person would do next and says what is wrong, or nothing.
