@@ -69,6 +69,82 @@ func TestEveryCallOfPush(t *testing.T) {
 	disturbAt(t, max(2, points()/3), once)
 }
 
+// TestEveryCallOfPushCompressing kills or fails a push of an image that is not compressed yet. After each, all names of it name
+// it plain or compressed, whole, its version of before is there, and the same command sends what it always sends and leaves
+// nothing plain.
+func TestEveryCallOfPushCompressing(t *testing.T) {
+	rig.Root(t)
+	t.Parallel()
+	rig.Network(t)
+	const repo = "team/app"
+	s := registrytest.New(t, registrytest.Options{})
+	image := rig.Layered(t)
+	image.Tag = s.Addr + "/" + repo + ":1"
+	archive := image.OCI(t)
+	h := rig.Engine(t)
+	h.Must(t, "load", "-q", "-i", archive)
+	plain := strings.Fields(h.Must(t, "image", "inspect", "-f", `{{join .RootFS.Layers " "}}`, image.Tag))
+	h.Must(t, "push", "-q", image.Tag) // so that no place in a log leads to what is plain
+	h.Must(t, "rmi", image.Tag)
+	h.Mark(t)
+	id := func(name string) string {
+		return strings.TrimSpace(h.Run(t, "image", "inspect", "-f", "{{.Id}}", name).Stdout)
+	}
+	push := []string{"push", "-q", image.Tag}
+	d := New(t, h)
+	var want []byte
+	var wantID string
+	once := func(f *Fault) (int, *Call) {
+		h.Must(t, "load", "-q", "-i", archive)
+		h.Must(t, "tag", image.Tag, "copy:1")
+		s.Delete(repo)
+		r, calls, hit := d.Run(t, f, push...)
+		if f == nil {
+			if r.Code != 0 {
+				t.Fatalf("undisturbed: %+v", r)
+			}
+			want, _ = s.Manifest(repo, "1")
+			wantID = id(image.Tag)
+		}
+		what := fmt.Sprintf("%v: %v\nit had said: exit status %d\n%s%s", f, hit, r.Code, r.Stdout, r.Stderr)
+		if data, _ := s.Manifest(repo, "1"); data != nil && string(data) != string(want) || data == nil && r.Code == 0 {
+			t.Errorf("the registry has %q\n%s", data, what)
+		}
+		if r := h.Run(t, "system", "check"); r.Code != 0 {
+			t.Errorf("the store is not whole: %s%s\n%s", r.Stdout, r.Stderr, what)
+		}
+		for _, name := range []string{image.Tag, "copy:1", image.Tag + "@{0}"} {
+			if got := id(name); got != wantID {
+				t.Errorf("%s is %q\n%s", name, got, what)
+			}
+		}
+		if r := h.Run(t, "run", "--rm", "--network", "none", "--entrypoint", "/bin/true", "copy:1"); r.Code != 0 {
+			t.Errorf("it does not run: %s\n%s", r.Stderr, what)
+		}
+		h.Must(t, "tag", image.Tag, "copy:1") // which a killed push may have left as it was
+		if r := h.Run(t, push...); r.Code != 0 {
+			t.Errorf("the next push: %+v\n%s", r, what)
+		}
+		data, _ := s.Manifest(repo, "1")
+		if string(data) != string(want) {
+			t.Errorf("the next push leaves %s\n%s", data, what)
+		}
+		wholeAt(t, s, repo, data, what)
+		for _, l := range plain {
+			if _, err := os.Stat(filepath.Join(h.Root, "blobs", strings.Replace(l, ":", "/", 1))); err == nil {
+				t.Errorf("the plain blob %s is still here\n%s", l, what)
+			}
+		}
+		h.Must(t, "rmi", "copy:1", image.Tag)
+		if diff := h.Difference(); len(diff) > 0 {
+			t.Errorf("%s\n%s", strings.Join(diff, "\n"), what)
+			h.Mark(t)
+		}
+		return len(calls), hit
+	}
+	disturbAt(t, max(2, points()/3), once)
+}
+
 // wholeAt fails t if the registry lacks something of the image whose manifest is data.
 func wholeAt(t *testing.T, s *registrytest.Server, repo string, data []byte, what string) {
 	t.Helper()
