@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"hull/errdef"
-	"hull/image"
 )
 
 func TestCheckUser(t *testing.T) {
@@ -216,15 +215,6 @@ func TestTmpfsOptions(t *testing.T) {
 		got, err := tmpfsOptions(in)
 		if err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%q: want %q, got %q, %v", in, want, strings.Join(got, " "), err)
-		}
-	}
-}
-
-func TestCheckPlatform(t *testing.T) {
-	img := &image.Config{OS: "linux", Architecture: "arm", Variant: "v7"}
-	for want, ok := range map[string]bool{"": true, "linux": true, "linux/arm": true, "linux/arm/v7": true, "linux/arm/v6": false, "linux/amd64": false, "windows": false} {
-		if err := checkPlatform("x", want, img); (err == nil) != ok {
-			t.Errorf("%q: %v", want, err)
 		}
 	}
 }

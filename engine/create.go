@@ -101,21 +101,6 @@ func (e *Engine) create(ctx context.Context, name string, cfg *Config, host *Hos
 	return r.ID, r.Warnings, nil
 }
 
-// checkPlatform refuses an image that is for another platform than the person asked for.
-func checkPlatform(name, platform string, img *image.Config) error {
-	want := strings.SplitN(platform, "/", 3)
-	have := []string{img.OS, img.Architecture, img.Variant}
-	if img.Architecture == "arm64" && img.Variant == "" {
-		have[2] = "v8" // the only one there is
-	}
-	for i, w := range want {
-		if w != "" && w != have[i] {
-			return errdef.NotFound("image with reference %s was found but does not provide the specified platform (%s)", clip(name), clip(platform))
-		}
-	}
-	return nil
-}
-
 // place writes a checked definition into the store, as limbo.go draws it.
 func (e *Engine) place(ctx context.Context, r *record) error {
 	l, err := e.enterLimbo(ctx, r.ID)

@@ -37,7 +37,7 @@ func (e *Engine) imageFor(ctx context.Context, name, platform string) (*state.Lo
 	}
 	img, err := e.resolve(ctx, name)
 	if err == nil && platform != "" {
-		img, err = e.forPlatform(ctx, img, name, platform)
+		img, err = e.images().ResolveFor(ctx, name, platform)
 	}
 	if err == nil {
 		err = img.Config.Validate()
@@ -47,14 +47,6 @@ func (e *Engine) imageFor(ctx context.Context, name, platform string) (*state.Lo
 		return nil, nil, err
 	}
 	return lease, img, nil
-}
-
-// forPlatform is the image for a platform where the name leads to several, of which img is this machine's.
-func (e *Engine) forPlatform(ctx context.Context, img *image.Image, name, platform string) (*image.Image, error) {
-	if other, err := e.images().ResolveFor(ctx, name, platform); err == nil {
-		return other, nil
-	}
-	return img, checkPlatform(name, platform, &img.Config)
 }
 
 // resolve finds an image by name. The built-in one appears in the store when a command first names it.

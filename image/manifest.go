@@ -210,10 +210,10 @@ type platform struct {
 	Variant      string `json:"variant,omitempty"`
 }
 
-// parsePlatform reads os/arch[/variant] or arch; "" is this machine's.
+// parsePlatform reads os/arch[/variant] or arch; "" and "linux" are this machine's.
 func parsePlatform(s string) (platform, error) {
 	p := platform{OS: "linux", Architecture: runtime.GOARCH}
-	if s == "" {
+	if s == "" || s == p.OS {
 		return p, nil
 	}
 	parts := strings.Split(s, "/")
@@ -255,7 +255,7 @@ func (x *index) choose(p platform) *descriptor {
 		switch {
 		case d.Annotations["vnd.docker.reference.type"] != "":
 		case d.Platform == nil || d.Platform.OS != p.OS || d.Platform.Architecture != p.Architecture:
-		case d.Platform.Variant == p.Variant:
+		case d.Platform.variant() == p.variant():
 			return d
 		case p.Variant == "" && found == nil:
 			found = d
@@ -307,5 +307,14 @@ func platformOfConfig(c *Config) *platform { return &platform{c.OS, c.Architectu
 
 // suits says whether an image for p is what somebody who asked for want gets.
 func (p *platform) suits(want platform) bool {
-	return p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.Variant == want.Variant)
+	return p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.variant() == want.variant())
+}
+
+// variant is p.Variant, or "" for the first of an architecture: the specification has it left out or written.
+func (p *platform) variant() string {
+	switch first := p.Architecture + "/" + strings.TrimPrefix(p.Variant, "v"); first {
+	case "arm64/8", "amd64/1":
+		return ""
+	}
+	return p.Variant
 }

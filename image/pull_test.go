@@ -610,3 +610,26 @@ func TestSweepIngests(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The first variant of an architecture is the same written or left out, in what is wanted and in what is there.
+func TestVariants(t *testing.T) {
+	for _, c := range []struct {
+		want, have string
+		ok         bool
+	}{
+		{"linux/arm64", "linux/arm64/v8", true}, {"linux/arm64/v8", "linux/arm64", true}, {"aarch64", "linux/arm64/v8", true},
+		{"linux/arm64/v9", "linux/arm64/v8", false}, {"linux/arm64/v9", "linux/arm64", false},
+		{"linux/amd64/v1", "linux/amd64", true}, {"linux/amd64/v2", "linux/amd64", false},
+		{"linux/arm/v7", "linux/arm/v7", true}, {"linux/arm/v8", "linux/arm", false}, {"linux/arm", "linux/arm/v6", true},
+		{"linux", "linux/" + runtime.GOARCH, true}, {"windows/amd64", "linux/amd64", false},
+	} {
+		want, have := must(parsePlatform(c.want)), must(parsePlatform(c.have))
+		x := index{Manifests: []descriptor{{Digest: "other", Platform: &platform{"linux", "s390x", ""}}, {Digest: "this", Platform: &have}}}
+		if got := have.suits(want); got != c.ok {
+			t.Errorf("%s for %s: %v", c.have, c.want, got)
+		}
+		if got := x.choose(want) != nil; got != c.ok {
+			t.Errorf("of an index, %s for %s: %v", c.have, c.want, got)
+		}
+	}
+}
