@@ -84,6 +84,11 @@ func (e *Engine) create(ctx context.Context, name string, cfg *Config, host *Hos
 	if warning != "" {
 		r.Warnings = append(r.Warnings, warning)
 	}
+	if cfg.Platform == "" {
+		if warning := foreign(&img.Config, cpuFlags); warning != "" {
+			r.Warnings = append(r.Warnings, warning)
+		}
+	}
 	if err := e.settleMounts(ctx, r); err != nil {
 		return "", nil, err
 	}

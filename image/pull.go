@@ -175,6 +175,7 @@ func (q *puller) pull(ctx context.Context, r ref.Ref, t target) (Pulled, error) 
 		return Pulled{}, err
 	}
 	defer unlock()
+	fresh := slices.ContainsFunc(wanted, func(d descriptor) bool { return !q.s.hasBlob(d.Digest) })
 	images := make([]ready, len(wanted))
 	for i, d := range wanted {
 		if images[i], err = q.image(ctx, d, t); err != nil {
@@ -206,7 +207,7 @@ func (q *puller) pull(ctx context.Context, r ref.Ref, t target) (Pulled, error) 
 	for d := range q.ingests {
 		q.s.dropIngest(d)
 	}
-	return Pulled{ID: string(images[main].m.Config.Digest), Digest: string(t.digest), New: before != t.digest || len(q.ingests) > 0}, nil
+	return Pulled{ID: string(images[main].m.Config.Digest), Digest: string(t.digest), New: fresh || before != t.digest || len(q.ingests) > 0}, nil
 }
 
 // choose returns the manifests that are to be brought.
