@@ -41,6 +41,20 @@ func TestDelivery(t *testing.T) {
 	if got := h.Must(t, "image", "inspect", "--format", "{{index .RepoDigests 0}}", name); !strings.HasSuffix(got, "@"+digest) {
 		t.Errorf("here it is %s, at the registry %s", got, digest)
 	}
+	// What was never at a registry is compressed on its way there.
+	made := map[string]string{}
+	for _, kind := range []string{"gzip", "zstd"} {
+		image := rig.Layered(t)
+		image.Tag, image.Labels["kind"] = shelf+"/made:"+kind, kind
+		image.Layers = append(image.Layers, []rig.File{{Name: "kind", Mode: 0o644, Data: kind}}) // no layer of an image that was pushed
+		made[kind] = image.Tag
+		h.Must(t, "load", "-q", "-i", image.OCI(t))
+		h.Must(t, "push", "-q", "--compress", kind, image.Tag)
+		raw := do(t, nil, skopeo, "inspect", "--tls-verify=false", "--raw", "docker://"+image.Tag)
+		if n := strings.Count(raw, "image.layer.v1.tar+"+kind+`"`); n != len(image.Layers) || strings.Contains(raw, `layer.v1.tar"`) {
+			t.Errorf("%s has %d layers, in %s are %d of them: %s", image.Tag, len(image.Layers), kind, n, raw)
+		}
+	}
 	t.Run("skopeo", func(t *testing.T) {
 		// With every digest checked on the way, and the files compared with those of the store.
 		dir := filepath.Join(h.Dir, "copy")
@@ -70,6 +84,10 @@ func TestDelivery(t *testing.T) {
 			}
 			isHere(t, h, skopeo, to)
 		}
+		for kind, name := range made {
+			do(t, nil, skopeo, "--insecure-policy", "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "docker://"+name, "dir:"+filepath.Join(h.Dir, kind))
+			isHere(t, h, skopeo, name)
+		}
 	})
 	t.Run("podman", func(t *testing.T) {
 		podman := ownPodman(t, h)
@@ -79,6 +97,12 @@ func TestDelivery(t *testing.T) {
 		}
 		if got := podman("run", "--rm", "--network", "none", name); !strings.Contains(got, "hello from app") {
 			t.Errorf("podman runs it: %q", got)
+		}
+		for kind, name := range made {
+			podman("pull", "-q", "--tls-verify=false", name)
+			if got := podman("run", "--rm", "--network", "none", "--entrypoint", "cat", name, "/kind"); got != kind {
+				t.Errorf("podman runs %s: %q", name, got)
+			}
 		}
 		to := shelf + "/podman:1"
 		podman("tag", name, to)
@@ -92,6 +116,10 @@ func TestDelivery(t *testing.T) {
 		}
 		if got := docker("run", "--rm", "--network", "none", name); !strings.Contains(got, "hello from app") {
 			t.Errorf("docker runs it: %q", got)
+		}
+		docker("pull", made["gzip"]) // zstd came with version 23
+		if got := docker("run", "--rm", "--network", "none", "--entrypoint", "cat", made["gzip"], "/kind"); got != "gzip" {
+			t.Errorf("docker runs %s: %q", made["gzip"], got)
 		}
 		to := shelf + "/docker:1"
 		docker("tag", name, to)
