@@ -71,6 +71,7 @@ var flagValues = [...]struct {
 	{"uts cgroupns", "host private", nothing},
 	{"restart", "no always unless-stopped on-failure", nothing},
 	{"pull", "always missing never", nothing},
+	{"compress", "gzip zstd none", nothing},
 	{"log-driver", "json-file local none journald syslog", nothing},
 	{"format", "table json", nothing},
 	{"signal stop-signal", "HUP INT QUIT KILL USR1 USR2 TERM CONT STOP", nothing},

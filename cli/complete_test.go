@@ -40,6 +40,7 @@ func TestCompletion(t *testing.T) {
 		{"image rm app:1 app _", "app:latest registry.example:5000/x/y:z"},
 		{"run --network _", "bridge host none container:up"},
 		{"run --restart a", "no always unless-stopped on-failure"},
+		{"push --compress a", "gzip zstd none"},
 		{"--host unix://SOCK start _", "down"},
 		{"-D stop _", "up"},
 		{"version _", ""},

@@ -70,7 +70,7 @@ func TestEveryCallOfPush(t *testing.T) {
 }
 
 // TestEveryCallOfPushCompressing kills or fails a push of an image that is not compressed yet. After each, all names of it name
-// it plain or compressed, whole, its version of before is there, and the same command sends what it always sends and leaves
+// it plain or compressed, whole, its version of before is there, and the next push of each sends what it always sends and leaves
 // nothing plain.
 func TestEveryCallOfPushCompressing(t *testing.T) {
 	rig.Root(t)
@@ -80,6 +80,7 @@ func TestEveryCallOfPushCompressing(t *testing.T) {
 	s := registrytest.New(t, registrytest.Options{})
 	image := rig.Layered(t)
 	image.Tag = s.Addr + "/" + repo + ":1"
+	second := s.Addr + "/" + repo + ":2"
 	archive := image.OCI(t)
 	h := rig.Engine(t)
 	h.Must(t, "load", "-q", "-i", archive)
@@ -96,7 +97,7 @@ func TestEveryCallOfPushCompressing(t *testing.T) {
 	var wantID string
 	once := func(f *Fault) (int, *Call) {
 		h.Must(t, "load", "-q", "-i", archive)
-		h.Must(t, "tag", image.Tag, "copy:1")
+		h.Must(t, "tag", image.Tag, second)
 		s.Delete(repo)
 		r, calls, hit := d.Run(t, f, push...)
 		if f == nil {
@@ -113,29 +114,30 @@ func TestEveryCallOfPushCompressing(t *testing.T) {
 		if r := h.Run(t, "system", "check"); r.Code != 0 {
 			t.Errorf("the store is not whole: %s%s\n%s", r.Stdout, r.Stderr, what)
 		}
-		for _, name := range []string{image.Tag, "copy:1", image.Tag + "@{0}"} {
+		for _, name := range []string{image.Tag, second, image.Tag + "@{0}"} {
 			if got := id(name); got != wantID {
 				t.Errorf("%s is %q\n%s", name, got, what)
 			}
 		}
-		if r := h.Run(t, "run", "--rm", "--network", "none", "--entrypoint", "/bin/true", "copy:1"); r.Code != 0 {
+		if r := h.Run(t, "run", "--rm", "--network", "none", "--entrypoint", "/bin/true", second); r.Code != 0 {
 			t.Errorf("it does not run: %s\n%s", r.Stderr, what)
 		}
-		h.Must(t, "tag", image.Tag, "copy:1") // which a killed push may have left as it was
-		if r := h.Run(t, push...); r.Code != 0 {
-			t.Errorf("the next push: %+v\n%s", r, what)
+		for _, name := range []string{image.Tag, second} { // which a killed push may have left as it was
+			if r := h.Run(t, "push", "-q", name); r.Code != 0 {
+				t.Errorf("the next push of %s: %+v\n%s", name, r, what)
+			}
+			data, _ := s.Manifest(repo, name[strings.LastIndexByte(name, ':')+1:])
+			if string(data) != string(want) {
+				t.Errorf("the next push of %s leaves %s\n%s", name, data, what)
+			}
+			wholeAt(t, s, repo, data, what)
 		}
-		data, _ := s.Manifest(repo, "1")
-		if string(data) != string(want) {
-			t.Errorf("the next push leaves %s\n%s", data, what)
-		}
-		wholeAt(t, s, repo, data, what)
 		for _, l := range plain {
 			if _, err := os.Stat(filepath.Join(h.Root, "blobs", strings.Replace(l, ":", "/", 1))); err == nil {
 				t.Errorf("the plain blob %s is still here\n%s", l, what)
 			}
 		}
-		h.Must(t, "rmi", "copy:1", image.Tag)
+		h.Must(t, "rmi", second, image.Tag)
 		if diff := h.Difference(); len(diff) > 0 {
 			t.Errorf("%s\n%s", strings.Join(diff, "\n"), what)
 			h.Mark(t)
