@@ -102,6 +102,7 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 	})
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
+	var out state.WriteOut
 	off, n := int64(0), copy(buf, head)
 	for n > 0 && err == nil {
 		h.Write(buf[:n])
@@ -109,6 +110,7 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 			break
 		}
 		off += int64(n)
+		out.Written(int(f.Fd()), off)
 		g.arrived(int64(n))
 		n, err = io.ReadFull(r, buf[:min(int64(len(buf)), size-off)])
 	}
@@ -120,7 +122,7 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 	if compression == layer.Plain {
 		u.diffID = string(sp.digest)
 	}
-	// The disk begins to write while the rest is read: the sync at the end has less to wait for.
+	// And its end: the sync of all has less to wait for.
 	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	g.end(nil)
 	e.mu.Lock()

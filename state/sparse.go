@@ -8,8 +8,9 @@ import (
 // Sparse writes to a new, empty file and leaves holes where there are blocks of zeros. Close it, which does not close the
 // file: only then it has its size.
 type Sparse struct {
-	f  *os.File
-	at int64
+	f   *os.File
+	at  int64
+	out WriteOut
 }
 
 // NewSparse returns a Sparse for f.
@@ -36,6 +37,7 @@ func (s *Sparse) Write(p []byte) (int, error) {
 		return begin, err
 	}
 	s.at += int64(len(p))
+	s.out.Written(int(s.f.Fd()), s.at)
 	return len(p), nil
 }
 

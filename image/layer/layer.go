@@ -384,6 +384,7 @@ func (u *unpacker) file(ctx context.Context, tr *tar.Reader, parent int, base st
 // content copies size bytes; runs of zeros become holes.
 func (u *unpacker) content(ctx context.Context, fd int, r io.Reader, size int64) error {
 	var off, written int64
+	var out state.WriteOut
 	for off < size {
 		n, err := io.ReadFull(r, u.buf[:min(int64(len(u.buf)), size-off)])
 		if err != nil {
@@ -395,6 +396,7 @@ func (u *unpacker) content(ctx context.Context, fd int, r io.Reader, size int64)
 				return err
 			}
 			written = off + int64(n)
+			out.Written(fd, written)
 		}
 		off += int64(n)
 		if ctx.Err() != nil {
