@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"hull/errdef"
+	"hull/monitor"
 	"hull/state/journal"
+	"hull/volume"
 )
 
 // Event is one line of the journal.
@@ -86,6 +88,21 @@ func (c *Container) eventAttributes() map[string]string {
 	maps.Copy(attrs, c.Config.Labels)
 	attrs["image"], attrs["name"] = c.Config.Image, c.Name
 	return attrs
+}
+
+// uses is what c uses while it runs, for events.
+func (e *Engine) uses(c *Container) monitor.Uses {
+	var u monitor.Uses
+	if _, joined := other(c.Host.Network); !joined {
+		name := c.Host.Network
+		u.Network = &monitor.NetworkUse{ID: e.networkID(name), Name: name, Driver: networkDriver(name)}
+	}
+	for _, m := range c.Mounts {
+		if m.Type == mountVolume {
+			u.Volumes = append(u.Volumes, monitor.VolumeUse{Name: m.Name, Driver: volume.Driver, Destination: m.Target, ReadOnly: m.ReadOnly, Propagation: m.Propagation})
+		}
+	}
+	return u
 }
 
 // imageEvent records what happened to the image id, called name by whoever asked.

@@ -49,15 +49,13 @@ func (e *Engine) tellDestroyed(c *Container) {
 	}
 }
 
-// dissolve removes the container id that is in limbo and locked by the caller. Idempotent. tell is called before
-// anything is removed, if there is a definition and it can be read; nil when nobody knew the container yet.
+// dissolve removes the container id that is in limbo and locked by the caller. Idempotent. tell is called when its volumes
+// are gone, which Docker tells of first, and before its files are, if there is a definition and it can be read; nil when
+// nobody knew the container yet.
 func (e *Engine) dissolve(id string, tell func(*Container)) error {
 	dir := e.limbo(id)
 	// The name is released before anything is removed, so a missing definition means that it holds none.
 	r, err := e.readRecord(dir)
-	if err == nil && tell != nil {
-		tell(r.container())
-	}
 	switch {
 	case err == nil && r.Name != "":
 		err = e.releaseName(r.Name, id)
@@ -76,6 +74,9 @@ func (e *Engine) dissolve(id string, tell func(*Container)) error {
 			if err := e.dropVolumes(r, half == nil); err != nil {
 				return err
 			}
+		}
+		if tell != nil {
+			tell(r.container())
 		}
 	}
 	_ = unix.Rmdir(e.dir(id)) // only ever removes the empty directory of a half-made container

@@ -66,14 +66,3 @@ func (e *Engine) hasHostIPC(id string) bool {
 	r, err := e.readRecord(e.dir(id))
 	return err == nil && r.Host.IPCMode == modeHost
 }
-
-// volumeUses are the volumes of c, for events.
-func (c *Container) volumeUses() []monitor.VolumeUse {
-	var out []monitor.VolumeUse
-	for _, m := range c.Mounts {
-		if m.Type == mountVolume {
-			out = append(out, monitor.VolumeUse{Name: m.Name, Driver: volume.Driver, Destination: m.Target, ReadOnly: m.ReadOnly, Propagation: m.Propagation})
-		}
-	}
-	return out
-}

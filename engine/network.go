@@ -299,13 +299,18 @@ func (e *Engine) Network(ctx context.Context, name string) (*NetworkInfo, error)
 	return found[0], e.members(ctx, found[0])
 }
 
+// networkDriver is Docker's word for the kind of a network.
+func networkDriver(name string) string {
+	if name == network.None {
+		return "null"
+	}
+	return name
+}
+
 // network describes one; the default network is made if it was not yet.
 func (e *Engine) network(name string) (*NetworkInfo, error) {
-	out := &NetworkInfo{Network: network.Network{Name: name, ID: e.networkID(name)}, Driver: name}
-	switch name {
-	case network.None:
-		out.Driver = "null"
-	case network.Bridge:
+	out := &NetworkInfo{Network: network.Network{Name: name, ID: e.networkID(name)}, Driver: networkDriver(name)}
+	if name == network.Bridge {
 		if err := e.ready(); err != nil {
 			return nil, err
 		}

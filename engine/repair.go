@@ -125,8 +125,9 @@ func (e *Engine) tellEnd(id string) {
 	}
 	s := &c.State
 	e.containerEvent(c, "die", "exitCode", strconv.Itoa(s.ExitCode), "execDuration", strconv.Itoa(int(s.FinishedAt.Sub(s.StartedAt).Seconds())))
-	for _, v := range c.volumeUses() {
-		_ = e.journal.Append(v.Event("unmount", id))
+	u := e.uses(c)
+	if events := u.Ended(id); len(events) > 0 {
+		_ = e.journal.Append(events...)
 	}
 }
 

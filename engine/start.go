@@ -144,7 +144,7 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 	if m.Foreign, err = e.foreign(c.Host.Runtime); err != nil {
 		return g, err
 	}
-	m.Memory, m.Volumes = b.memory, c.volumeUses()
+	m.Memory, m.Uses = b.memory, e.uses(c)
 	m.Claims = g.claims()
 	if shared != nil {
 		m.Joins = shared.joins

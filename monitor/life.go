@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"hull/errdef"
@@ -64,8 +63,7 @@ func (s *server) startNow(req *Request) *Response {
 	if os.Geteuid() != 0 {
 		hide()
 	}
-	s.volumeEvents("mount")
-	s.event("start")
+	s.tellStart()
 	a.trace.Step("running")
 	s.hold() // cannot fail: this connection holds too
 	s.work.Go(func() {
@@ -347,11 +345,7 @@ func (s *server) live(b *box) {
 		}
 		// After the state is on disk: who hears of the end finds it there. Had the monitor been killed in between, the
 		// engine's repair would tell.
-		if st.OOMKilled {
-			s.event("oom")
-		}
-		s.event("die", "exitCode", strconv.Itoa(code), "execDuration", strconv.Itoa(int(st.FinishedAt.Sub(st.StartedAt).Seconds())))
-		s.volumeEvents("unmount")
+		s.tellEnd(&st)
 		s.finish(st)
 	})
 	s.out.log.close()

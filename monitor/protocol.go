@@ -69,8 +69,8 @@ type Config struct {
 	Joins []Join `json:"joins,omitempty"`
 	// Memory are the file systems in memory that the container shares with others.
 	Memory []Memory `json:"memory,omitempty"`
-	// Volumes, a line of events each, are told of in events when the container begins and ends to use them.
-	Volumes []VolumeUse `json:"volumes,omitempty"`
+	// Uses is told of in events when the container begins and ends to use it.
+	Uses Uses `json:"uses"`
 	// Claims of the container (id range, addresses) are symbolic links to the run directory. They count as long as that
 	// exists, so the monitor removes them just before.
 	Claims []string `json:"claims,omitempty"`
@@ -94,6 +94,19 @@ type Config struct {
 // Network is how a container is connected.
 type Network struct {
 	Link runtime.Link `json:"link"`
+}
+
+// Uses is what a container uses while it runs.
+type Uses struct {
+	Network *NetworkUse `json:"network,omitempty"` // nil when the network is that of another container
+	Volumes []VolumeUse `json:"volumes,omitempty"`
+}
+
+// NetworkUse is the network of the container, in the words of Docker's events.
+type NetworkUse struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
 }
 
 // VolumeUse is a volume of the container, in the words of Docker's events.

@@ -6,8 +6,8 @@
 //	defer r.Close()
 //	for e, err := r.Next(ctx); err == nil; e, err = r.Next(ctx) { ... }
 //
-// An event is one line of JSON and one write(2), in the order of the writes. A process may die at any instruction and
-// the machine may lose its power: at most the last line is torn, and a torn line is no event. Nothing is synced: the
+// An event is one line of JSON. What is appended at once is one write(2), in the order of the writes. A process may die at
+// any instruction and the machine may lose its power: at most the last line is torn, and a torn line is no event. Nothing is synced: the
 // journal tells what happened and promises nothing.
 //
 //	<dir>/journal        what is written to now
@@ -80,22 +80,27 @@ const (
 	sealWait = 500 * time.Millisecond
 )
 
-// Append writes e: some system calls on one file. It does not wait for readers or other writers.
-func (j *Journal) Append(e *Event) error {
-	if e.Nano == 0 {
-		e.Nano = time.Now().UnixNano()
+// Append writes events: some system calls on one file, however many they are, and nobody's come between them. It does not
+// wait for readers or other writers.
+func (j *Journal) Append(events ...*Event) error {
+	lines := []byte{'\n'} // see write
+	for _, e := range events {
+		if e.Nano == 0 {
+			e.Nano = time.Now().UnixNano()
+		}
+		line, err := encode(e)
+		if err != nil {
+			return fmt.Errorf("event %s: %w", e.Action, err)
+		}
+		lines = append(append(lines, line...), '\n')
 	}
-	line, err := encode(e)
-	if err != nil {
-		return fmt.Errorf("event %s: %w", e.Action, err)
-	}
-	if err := j.append(line); err != nil {
+	if err := j.append(lines); err != nil {
 		return &fs.PathError{Op: "append", Path: filepath.Join(j.dir, currentName), Err: err}
 	}
 	return nil
 }
 
-// encode makes the line of e, with a newline before it too: see append.
+// encode makes the line of e, without a newline.
 func encode(e *Event) ([]byte, error) {
 	b, err := plainjson.Marshal(e)
 	if err != nil {
@@ -109,10 +114,7 @@ func encode(e *Event) ([]byte, error) {
 			return nil, err
 		}
 	}
-	line := make([]byte, 0, len(b)+2)
-	line = append(line, '\n')
-	line = append(line, b...)
-	return append(line, '\n'), nil
+	return b, nil
 }
 
 // fewer keeps the shortest attributes, which are ours: the long ones are labels.
@@ -133,7 +135,7 @@ func fewer(attrs map[string]string, limit int) map[string]string {
 	return out
 }
 
-// append writes a line to the current file. A shared lock keeps the file from being sealed meanwhile, so that nobody
+// append writes lines to the current file. A shared lock keeps the file from being sealed meanwhile, so that nobody
 // who has read a sealed file to its end has missed a line.
 func (j *Journal) append(line []byte) error {
 	for deadline := time.Now().Add(sealWait); ; {

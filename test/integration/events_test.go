@@ -45,4 +45,9 @@ func TestEventsOfTheKilled(t *testing.T) {
 	if want := "start die:137 start die:137 destroy"; got != want {
 		t.Errorf("events %q, want %q", got, want)
 	}
+	got = h.Must(t, "events", "--since", "10m", "--until", now, "--filter", "network=none", "--format", "{{.Action}}")
+	got = strings.ReplaceAll(got, "\n", " ")
+	if want := "connect disconnect connect disconnect"; got != want {
+		t.Errorf("events of the network %q, want %q", got, want)
+	}
 }
