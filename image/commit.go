@@ -34,6 +34,7 @@ type incoming struct {
 	blobs  string // a temporary directory below blobs/
 	layers string // a temporary directory below layers/
 	from   string // the repository that everything came from; "" when it was none
+	marked bool   // there may be garbage when it is done: see expectGarbage
 
 	mu    sync.Mutex // protects the following
 	count int        // of names given
@@ -66,7 +67,10 @@ func (s *Store) receive(ctx context.Context) (*incoming, error) {
 
 // close removes what commit has not moved away, and what others left who were killed.
 func (in *incoming) close() error {
-	err := errors.Join(state.Remove(in.blobs), state.Remove(in.layers))
+	err := state.Remove(in.blobs)
+	if !in.marked {
+		err = errors.Join(err, state.Remove(in.layers))
+	}
 	in.lease.Unlock()
 	_ = in.s.repair(context.Background()) // the next command tries again
 	return err

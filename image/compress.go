@@ -101,9 +101,7 @@ func (q *pusher) compressed(ctx context.Context, t target) (_ target, err error)
 	if err != nil {
 		return target{}, err
 	}
-	if _, err := s.expectGarbage(); err != nil { // what is plain, unless something else needs it
-		return target{}, err
-	}
+	in.marked = true // what is plain is garbage, unless something else needs it
 	if err := in.commit(ctx, byCompression, []ready{{manifest: d.Digest, m: m, c: c, target: d.Digest, instead: t.digest}}); err != nil {
 		return target{}, err
 	}
@@ -125,48 +123,34 @@ func (s *Store) plainLayers(m *manifest, c *Config) []int {
 // layers returns all with the compressed ones in their places, several made at once: what is in memory of each is a window.
 func (z *compressing) layers(ctx context.Context, all []descriptor, plain []int) ([]descriptor, error) {
 	made := z.known(all, plain)
-	todo := map[ref.Digest]int64{}
+	var todo []descriptor
 	for _, i := range plain {
-		if _, ok := made[all[i].Digest]; !ok {
-			todo[all[i].Digest] = all[i].Size
+		same := func(d descriptor) bool { return d.Digest == all[i].Digest }
+		if _, ok := made[all[i].Digest]; !ok && !slices.ContainsFunc(todo, same) {
+			todo = append(todo, all[i])
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var mu sync.Mutex // protects made
-	slots := make(chan struct{}, min(z.writers, runtime.GOMAXPROCS(0)))
-	var wg sync.WaitGroup
-	for d, size := range todo {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+	err := several(ctx, min(z.writers, runtime.GOMAXPROCS(0)), todo, func(ctx context.Context, d descriptor) error {
+		kind := z.kind
+		sp, err := z.layer(ctx, d, kind)
+		if errors.Is(err, layer.ErrDense) {
+			kind = layer.Gzip
+			sp, err = z.layer(ctx, d, kind)
 		}
-		if ctx.Err() != nil {
-			break
+		if err != nil {
+			return fmt.Errorf("compress layer %s: %w", d.Digest.Short(), err)
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			kind := z.kind
-			sp, err := z.layer(ctx, d, size, kind)
-			if errors.Is(err, layer.ErrDense) {
-				kind = layer.Gzip
-				sp, err = z.layer(ctx, d, size, kind)
-			}
-			if err != nil {
-				cancel(fmt.Errorf("compress layer %s: %w", d.Short(), err))
-				return
-			}
-			z.in.add(sp)
-			mu.Lock()
-			defer mu.Unlock()
-			made[d] = compressedLayer{sp.digest, sp.size, kind}
-		})
+		z.in.add(sp)
+		mu.Lock()
+		defer mu.Unlock()
+		made[d.Digest] = compressedLayer{sp.digest, sp.size, kind}
+		return nil
+	})
+	if errors.Is(err, unix.ENOSPC) {
+		err = fmt.Errorf("%w; --compress none sends layers as they are, which needs no space", err)
 	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		if errors.Is(err, unix.ENOSPC) {
-			err = fmt.Errorf("%w; --compress none sends layers as they are, which needs no space", err)
-		}
+	if err != nil {
 		return nil, err
 	}
 	all = slices.Clone(all)
@@ -215,8 +199,9 @@ func (z *compressing) known(all []descriptor, plain []int) map[ref.Digest]compre
 	return known
 }
 
-// layer makes the compressed blob of the plain layer d, in a file of its own.
-func (z *compressing) layer(ctx context.Context, d ref.Digest, size int64, kind layer.Compression) (sp spooled, err error) {
+// layer makes the compressed blob of the plain layer, in a file of its own.
+func (z *compressing) layer(ctx context.Context, of descriptor, kind layer.Compression) (sp spooled, err error) {
+	d := of.Digest
 	from, err := os.Open(z.s.blobPath(d))
 	if err != nil {
 		return spooled{}, err
@@ -239,7 +224,7 @@ func (z *compressing) layer(ctx context.Context, d ref.Digest, size int64, kind 
 		return spooled{}, err
 	}
 	plain := newHash(d)
-	r := &reporting{r: &cancelled{ctx, from}, id: d.Short(), total: size, report: z.progress}
+	r := &reporting{r: &cancelled{ctx, from}, id: d.Short(), total: of.Size, report: z.progress}
 	r.tell("Compressing")
 	_, err = io.CopyBuffer(onlyWriter{io.MultiWriter(w, plain)}, onlyReader{r}, make([]byte, 256<<10))
 	if err == nil {

@@ -288,7 +288,7 @@ func TestFullDisk(t *testing.T) {
 
 // The store of an ordinary user.
 func TestUnprivileged(t *testing.T) {
-	nobody.Runs(t, "^Test(Load|Pull|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "TestLoad")
+	nobody.Runs(t, "^Test(Load|Pull|Push|Import|Remove|Resolve|Reflog|Damaged|Busybox|Modes|Merged)", "TestLoad")
 }
 
 // A real userland: the machine's static busybox as an image.

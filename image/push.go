@@ -263,33 +263,17 @@ func (q *pusher) blobs(ctx context.Context, parts []target) error {
 			q.report(d, "Preparing", 0)
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, orDefaultInt(q.opts.Uploads, defaultUploads))
-	var wg sync.WaitGroup
-	for _, d := range all {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+	return several(ctx, orDefaultInt(q.opts.Uploads, defaultUploads), all, func(ctx context.Context, d descriptor) error {
+		how, err := q.blob(ctx, d)
+		if err != nil {
+			return fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
 		}
-		if ctx.Err() != nil {
-			break
+		q.holds(d.Digest)
+		if layers[d.Digest] {
+			q.report(d, how, 0)
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			how, err := q.blob(ctx, d)
-			if err != nil {
-				cancel(fmt.Errorf("blob %s: %w", d.Digest.Short(), err))
-				return
-			}
-			q.holds(d.Digest)
-			if layers[d.Digest] {
-				q.report(d, how, 0)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
+		return nil
+	})
 }
 
 func (q *pusher) holds(d ref.Digest) {

@@ -144,33 +144,17 @@ func (o *Outgoing) fetch(list []*saving, shown bool) error {
 		return nil
 	}
 	o.back = map[ref.Digest]*os.File{}
-	ctx, cancel := context.WithCancelCause(o.ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, defaultDownloads)
 	var mu sync.Mutex // protects o.back until all have come
-	var wg sync.WaitGroup
-	for _, b := range all {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+	return several(o.ctx, defaultDownloads, all, func(ctx context.Context, b absent) error {
+		f, err := o.s.OpenBlob(ctx, b.Digest, b.Size, o.from, nil)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", b.of.title(), err)
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			f, err := o.s.OpenBlob(ctx, b.Digest, b.Size, o.from, nil)
-			if err != nil {
-				cancel(fmt.Errorf("image %s: %w", b.of.title(), err))
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			o.back[b.Digest] = f
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		o.back[b.Digest] = f
+		return nil
+	})
 }
 
 // open reads the blob d from its beginning.
