@@ -65,6 +65,11 @@ type errLower struct{}
 
 func (errLower) Error() string { return "the root of the layer is opaque" }
 
+// errHere means that a blob is in the store: what it takes to have its layer is seen when an image needs it.
+type errHere struct{}
+
+func (errHere) Error() string { return "the blob is in the store" }
+
 // file brings a file of the archive, and begins to unpack it if it is a layer. known is the digest that its name says.
 func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progress func(Progress)) (spooled, error) {
 	if known.Algorithm() == "sha256" && e.in.s.hasBlob(known) { // verified once; and what is here need not come again
@@ -92,13 +97,15 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 	u := &unpacked{done: make(chan struct{})}
 	written := make(chan struct{})
 	defer close(written)
+	ctx, cancel := context.WithCancelCause(e.ctx)
 	e.wg.Go(func() {
+		defer cancel(nil)
 		defer func() {
 			<-written // what is no layer is known to be none before all of it has come
 			f.Close()
 		}()
 		defer close(u.done)
-		e.unpack(u, &metered{r: &follower{g: g}, id: id, total: size, report: progress}, compression)
+		e.unpack(ctx, u, &metered{r: &follower{g: g}, id: id, total: size, report: progress}, compression)
 	})
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
@@ -121,6 +128,12 @@ func (e *early) file(r io.Reader, size int64, known ref.Digest, id string, progr
 	sp := spooled{path, ref.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), size}
 	if compression == layer.Plain {
 		u.diffID = string(sp.digest)
+	}
+	if e.in.s.hasBlob(sp.digest) { // an archive that names no digests shows it only now
+		cancel(errHere{})
+		g.end(nil)
+		sp.path = e.in.s.blobPath(sp.digest)
+		return sp, os.Remove(path)
 	}
 	// And its end: the sync of all has less to wait for.
 	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
@@ -151,15 +164,15 @@ func looksLikeLayer(head []byte) (layer.Compression, bool) {
 }
 
 // unpack fills u.
-func (e *early) unpack(u *unpacked, r io.Reader, c layer.Compression) {
+func (e *early) unpack(ctx context.Context, u *unpacked, r io.Reader, c layer.Compression) {
 	select {
 	case e.slots <- struct{}{}:
-	case <-e.ctx.Done():
-		u.err = context.Cause(e.ctx)
+	case <-ctx.Done():
+		u.err = context.Cause(ctx)
 		return
 	}
 	defer func() { <-e.slots }()
-	u.dir, u.res, u.err = e.in.unpackEarly(e.ctx, r, c)
+	u.dir, u.res, u.err = e.in.unpackEarly(ctx, r, c)
 	if c != layer.Plain {
 		u.diffID = u.res.DiffID
 	}
