@@ -16,6 +16,9 @@ func wireVolume(v *volume.Volume) wire.Volume {
 		Name: v.Name, Driver: volume.Driver, Mountpoint: v.Path(), Scope: "local",
 		Labels: v.Labels, Options: v.Options, CreatedAt: v.Created.Format(time.RFC3339),
 	}
+	if v.Unread != nil {
+		out.CreatedAt, out.Status = "", map[string]any{"Unread": v.Unread.Error()}
+	}
 	if v.Damaged != "" {
 		out.CreatedAt, out.Status = "", map[string]any{"Damaged": v.Damaged}
 	}

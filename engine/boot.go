@@ -96,6 +96,9 @@ func (e *Engine) boot(ctx context.Context, id string) (started bool, err error) 
 	if err != nil || c.Damaged != "" {
 		return false, nil // listed as damaged
 	}
+	if c.Unread != nil {
+		return false, e.unreadable(c)
+	}
 	if c.Running() || e.attended(ctx, id) {
 		return false, nil
 	}

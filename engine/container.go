@@ -207,8 +207,11 @@ type Container struct {
 	Mounts []MountPoint
 	// Warnings of the create.
 	Warnings []string
-	// Damaged says why the definition cannot be read: such a container is listed and can be removed, no more.
+	// Damaged says how the definition is not what was written: such a container is listed and can be removed, no more.
 	Damaged string
+	// Unread is why the definition or the state could not be read, where that proves nothing about them (no right, no
+	// descriptor, a disk that fails): such a container is listed, no more.
+	Unread error
 
 	compat32 bool // the image has 32-bit programs
 }

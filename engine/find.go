@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,23 +69,64 @@ func (e *Engine) exists(id string) bool {
 	return len(names) > 0
 }
 
-// load reads the container id. A definition that is damaged is no error: see Container.Damaged.
+// load reads the container id; its only error is that there is none. For a definition that cannot be used see
+// Container.Damaged and Unread.
 func (e *Engine) load(id string) (*Container, error) {
 	r, err := e.readRecord(e.dir(id))
 	switch {
 	case isMissing(err) && !e.exists(id):
 		return nil, noSuchContainer(id)
+	case isMissing(err), errors.Is(err, errdef.ErrCorrupt):
+		return damaged(id, err), nil
 	case err != nil:
-		return e.damaged(id, err), nil
+		return unread(id, err), nil
 	}
 	c := r.container()
 	e.loadState(c)
 	return c, nil
 }
 
-// damaged stands for a container whose definition cannot be read.
-func (e *Engine) damaged(id string, why error) *Container {
+// damaged stands for a container whose definition is not what was written.
+func damaged(id string, why error) *Container {
 	return &Container{ID: id, Name: id[:12], Damaged: why.Error(), State: State{Status: StatusDead, Error: "its definition is damaged: " + why.Error()}}
+}
+
+// unread stands for a container whose definition may be whole.
+func unread(id string, why error) *Container {
+	return &Container{ID: id, Name: id[:12], Unread: why, State: State{Status: StatusDead, Error: "its definition cannot be read: " + why.Error()}}
+}
+
+// known reports whether c is what its definition says.
+func (c *Container) known() bool { return c.Damaged == "" && c.Unread == nil }
+
+// unreadable is the error for whoever needs what could not be read of c.
+func (e *Engine) unreadable(c *Container) error {
+	err, cure := c.Unread, ""
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return e.storeError(err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		cure = "close some, or raise ulimit -n or fs.file-max: "
+	case errors.Is(err, unix.EIO):
+		cure = "see dmesg for the disk's state, and if it is lost move " + e.dir(c.ID) + " away: "
+	}
+	return fmt.Errorf("container %s cannot be read, which is no proof that it is damaged: %s%w", c.ID[:12], cure, err)
+}
+
+// unknown is the error for whoever has to know what all containers use, when the definitions of some cannot be used; nil
+// when there are none.
+func (e *Engine) unknown(list []*Container, what string) error {
+	var damaged []string
+	for _, c := range list {
+		if c.Unread != nil {
+			return fmt.Errorf("the %s that containers use are not known: %w", what, e.unreadable(c))
+		}
+		damaged = append(damaged, c.ID[:12])
+	}
+	if damaged == nil {
+		return nil
+	}
+	return errdef.Conflict("the definition of container %s is damaged, so its %s are not known: remove it first", strings.Join(damaged, ", "), what)
 }
 
 // loadState fills in c.State from what the monitor wrote, judged by whether there still is a monitor.
@@ -91,6 +134,9 @@ func (e *Engine) loadState(c *Container) {
 	s, err := monitor.ReadState(e.dir(c.ID))
 	if err != nil {
 		c.State = State{Status: StatusExited, ExitCode: exitLost, Error: err.Error()}
+		if !errors.Is(err, errdef.ErrCorrupt) {
+			c.Unread, c.State.Status = err, StatusDead
+		}
 		return
 	}
 	c.State = State{
@@ -152,6 +198,9 @@ func (e *Engine) get(ctx context.Context, name string) (*Container, error) {
 // use is get for callers that need the definition.
 func (e *Engine) use(ctx context.Context, name string) (*Container, error) {
 	c, err := e.get(ctx, name)
+	if err == nil && c.Unread != nil {
+		return nil, e.unreadable(c)
+	}
 	if err == nil && c.Damaged != "" {
 		return nil, errdef.As(errdef.ErrCorrupt, errors.New("the definition of container "+c.ID+" is damaged and it can only be removed: "+c.Damaged))
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"hull/errdef"
@@ -317,13 +316,13 @@ func (e *Engine) layersInUse() (map[string]bool, error) {
 // layersInUseBut is layersInUse without the trash, and without the containers that are as good as gone.
 func (e *Engine) layersInUseBut(gone map[string]bool) (map[string]bool, error) {
 	kept := make(map[string]bool)
-	var damaged []string
+	var unknown []*Container
 	err := e.each(func(c *Container) {
 		if gone[c.ID] {
 			return
 		}
-		if c.Damaged != "" {
-			damaged = append(damaged, c.ID[:12])
+		if !c.known() {
+			unknown = append(unknown, c)
 		}
 		for _, l := range c.Layers {
 			kept[l] = true
@@ -334,8 +333,8 @@ func (e *Engine) layersInUseBut(gone map[string]bool) (map[string]bool, error) {
 			}
 		}
 	})
-	if err == nil && damaged != nil {
-		err = errdef.Conflict("the definition of container %s is damaged, so its layers are not known: remove it first", strings.Join(damaged, ", "))
+	if err == nil {
+		err = e.unknown(unknown, "layers")
 	}
 	return kept, err
 }

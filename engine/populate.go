@@ -251,14 +251,14 @@ func inUse(v *volume.Volume, ids []string) error {
 	return errdef.Conflict("remove %s: volume is in use - [%s]", v.Name, strings.Join(ids, ", "))
 }
 
-// volumeUsers returns the containers that have each volume. A container whose definition is damaged might have any, so
+// volumeUsers returns the containers that have each volume. A container whose definition cannot be used might have any, so
 // then there is no answer.
 func (e *Engine) volumeUsers() (map[string][]string, error) {
 	users := make(map[string][]string)
-	var damaged []string
+	var unknown []*Container
 	err := e.each(func(c *Container) {
-		if c.Damaged != "" {
-			damaged = append(damaged, c.ID[:12])
+		if !c.known() {
+			unknown = append(unknown, c)
 		}
 		for _, m := range c.Mounts {
 			if m.Type == mountVolume && !slices.Contains(users[m.Name], c.ID) {
@@ -266,8 +266,8 @@ func (e *Engine) volumeUsers() (map[string][]string, error) {
 			}
 		}
 	})
-	if err == nil && damaged != nil {
-		err = errdef.Conflict("the definition of container %s is damaged, so its volumes are not known: remove it first", strings.Join(damaged, ", "))
+	if err == nil {
+		err = e.unknown(unknown, "volumes")
 	}
 	return users, err
 }

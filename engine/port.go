@@ -205,7 +205,7 @@ func (e *Engine) ofMonitor(dir string) string {
 	if filepath.Dir(dir) != filepath.Dir(e.runDir(id)) {
 		return "container " + id[:12] + " of another Hull, which runs in " + filepath.Dir(filepath.Dir(dir))
 	}
-	if c, err := e.load(id); err == nil && c.Damaged == "" {
+	if c, err := e.load(id); err == nil && c.known() {
 		return "container " + c.Name + " (" + id[:12] + ")"
 	}
 	return "container " + id[:12]

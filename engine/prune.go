@@ -88,7 +88,7 @@ func (e *Engine) PruneContainers(ctx context.Context, o PruneOptions) (*Pruned, 
 func prunable(c *Container) bool {
 	switch c.State.Status {
 	case StatusCreated, StatusExited, StatusDead:
-		return c.Damaged == "" // that somebody has to see first
+		return c.known() // that somebody has to see first
 	}
 	return false
 }

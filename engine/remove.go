@@ -46,6 +46,9 @@ func (e *Engine) removeOnce(ctx context.Context, name string, o *RemoveOptions) 
 	if err != nil {
 		return 0, err
 	}
+	if c.Unread != nil { // what else would have to go with it?
+		return 0, fmt.Errorf("cannot remove: %w", e.unreadable(c))
+	}
 	if err := removable(c, o.Force); err != nil {
 		return 0, err
 	}
@@ -146,7 +149,12 @@ func (e *Engine) lockStopped(ctx context.Context, id string) (*state.Locked, err
 		return nil, err
 	}
 	c := &Container{ID: id}
-	if e.loadState(c); c.Running() {
+	e.loadState(c)
+	switch {
+	case c.Unread != nil: // it may run
+		l.Unlock()
+		return nil, e.unreadable(c)
+	case c.Running():
 		l.Unlock()
 		return nil, errdef.As(errdef.ErrConflict, errStarted)
 	}

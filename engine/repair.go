@@ -117,7 +117,7 @@ func (e *Engine) repair(ctx context.Context, id string) (repaired bool, err erro
 // tellEnd is the event of an end that the monitor did not live to tell.
 func (e *Engine) tellEnd(id string) {
 	c, err := e.load(id)
-	if err != nil || c.Damaged != "" || c.Running() || c.State.StartedAt.IsZero() {
+	if err != nil || !c.known() || c.Running() || c.State.StartedAt.IsZero() {
 		return
 	}
 	if e.recorded("die", id, c.State.StartedAt) {
@@ -135,6 +135,9 @@ func (e *Engine) tellEnd(id string) {
 func (e *Engine) recordLoss(id, why string, at time.Time) error {
 	dir := e.dir(id)
 	s, err := monitor.ReadState(dir)
+	if err != nil && !errors.Is(err, errdef.ErrCorrupt) {
+		return err
+	}
 	if err != nil || s.Status != monitor.StatusRunning {
 		return nil // a damaged state counts as exited
 	}

@@ -215,6 +215,9 @@ func (e *Engine) resumeLocked(ctx context.Context, id string) error {
 		e.unkeep(id)
 		return nil // nobody can start it
 	}
+	if c.Unread != nil {
+		return e.unreadable(c)
+	}
 	s, err := monitor.ReadState(e.dir(id))
 	if err != nil {
 		return err
@@ -346,7 +349,7 @@ func (e *Engine) notBegun(c *Container) {
 // forget records that a person wants c stopped, so that no policy brings it back before a start or a boot. A back-off
 // ends here. The state of c is that of after.
 func (e *Engine) forget(ctx context.Context, c *Container) error {
-	if !c.Host.kept() || c.Damaged != "" {
+	if !c.Host.kept() || !c.known() {
 		return nil
 	}
 	l, err := e.lock(ctx, c.ID)

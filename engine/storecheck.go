@@ -34,6 +34,9 @@ func (e *Engine) CheckStore(ctx context.Context, o CheckOptions) ([]image.Damage
 	}
 	var found []image.Damage
 	err := e.each(func(c *Container) {
+		if c.Unread != nil {
+			found = append(found, image.Damage{Object: "container " + c.ID, Problem: "it could not be checked: " + c.Unread.Error(), Cure: "look at the disk: dmesg"})
+		}
 		if c.Damaged != "" {
 			found = append(found, image.Damage{Object: "container " + c.ID, Problem: "its definition is damaged: " + c.Damaged, Cure: "hull rm -f " + c.ID[:12]})
 		}

@@ -44,7 +44,7 @@ func (e *Engine) Wait(ctx context.Context, name string, cond Condition, ready fu
 	case NextExit:
 		return e.waitExit(ctx, c, &monitor.Request{Op: monitor.OpWait}, ready)
 	case Removed:
-		if c.Host.AutoRemove && c.Damaged == "" {
+		if c.Host.AutoRemove && c.known() {
 			return e.waitExit(ctx, c, &monitor.Request{Op: monitor.OpWait, Remove: true}, ready)
 		}
 		ready()

@@ -134,6 +134,9 @@ func SyncTree(dir string) error {
 // It follows no symbolic link in the last component and does not wait for a FIFO.
 func Read(path string, limit int64) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == unix.ELOOP || err == unix.ENXIO { // a symbolic link, a socket
+		return nil, errdef.As(errdef.ErrCorrupt, &fs.PathError{Op: "open", Path: path, Err: err})
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

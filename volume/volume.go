@@ -25,6 +25,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,6 +106,8 @@ type Volume struct {
 	Owner   string            `json:"owner,omitempty"`
 	// Damaged says why the definition cannot be read: such a volume is listed and can be removed, no more.
 	Damaged string `json:"-"`
+	// Unread is why List could not read the definition, where that proves nothing about it.
+	Unread error `json:"-"`
 
 	dir string
 }
@@ -148,8 +151,8 @@ func (s *Store) Get(name string) (*Volume, error) {
 		}
 		v, err = s.read(name)
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, err
+	if err != nil && !isMissing(err) && !errors.Is(err, errdef.ErrCorrupt) {
+		return nil, fmt.Errorf("volume %s cannot be read, which is no proof that it is damaged: %w", name, err)
 	}
 	if err != nil {
 		return &Volume{Name: name, Damaged: err.Error(), dir: s.path(name)}, nil
@@ -160,7 +163,7 @@ func (s *Store) Get(name string) (*Volume, error) {
 func (s *Store) read(name string) (*Volume, error) {
 	v, err := s.Look(s.path(name))
 	if err == nil && v.Name != name {
-		return nil, errors.New("it is the definition of another volume")
+		return nil, errdef.As(errdef.ErrCorrupt, errors.New("it is the definition of another volume"))
 	}
 	return v, err
 }
@@ -174,8 +177,12 @@ func (s *Store) List() ([]*Volume, error) {
 	}
 	var out []*Volume
 	for _, n := range names {
-		if v, err := s.Get(n); err == nil {
+		v, err := s.Get(n)
+		switch {
+		case err == nil:
 			out = append(out, v)
+		case !errors.Is(err, errdef.ErrNotFound):
+			out = append(out, &Volume{Name: n, Unread: err, dir: s.path(n)})
 		}
 	}
 	slices.SortFunc(out, func(a, b *Volume) int { return cmp.Compare(a.Name, b.Name) })

@@ -14,6 +14,7 @@ import (
 	"hull/errdef"
 	"hull/state"
 	"hull/test/rig/disk"
+	"hull/test/rig/nobody"
 
 	"golang.org/x/sys/unix"
 )
@@ -241,6 +242,32 @@ func TestDamaged(t *testing.T) {
 		if err := s.Remove(t.Context(), name, unused); err != nil {
 			t.Errorf("%s: Remove: %v", name, err)
 		}
+	}
+}
+
+// TestUnreadAsNobody is what root can read whatever its mode.
+func TestUnreadAsNobody(t *testing.T) { nobody.Runs(t, "^TestUnread$", "TestUnread") }
+
+// TestUnread: a definition that cannot be read is no damaged one.
+func TestUnread(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("left out: root can read everything")
+	}
+	s := Open(t.TempDir())
+	v := create(t, s, Spec{Name: "shut"})
+	if err := os.Chmod(v.dir+"/volume.json", 0); err != nil {
+		t.Fatal(err)
+	}
+	_, got := s.Get("shut")
+	_, held := s.Hold(t.Context(), Spec{Name: "shut"})
+	removed := s.Remove(t.Context(), "shut", unused)
+	for what, err := range map[string]error{"Get": got, "Hold": held, "Remove": removed} {
+		if !errors.Is(err, os.ErrPermission) || errors.Is(err, errdef.ErrCorrupt) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if list, err := s.List(); err != nil || len(list) != 1 || list[0].Unread == nil || list[0].Damaged != "" {
+		t.Errorf("List: %+v, %v", list, err)
 	}
 }
 
