@@ -16,6 +16,8 @@
 package archive
 
 import (
+	"archive/tar"
+	"io"
 	"os"
 	"strings"
 
@@ -38,6 +40,12 @@ func Open(dir int, path string, flags int, resolve uint64) (int, error) {
 
 // Owner of files.
 type Owner struct{ UID, GID int }
+
+// Is says whether r begins as a tar does that has something in it.
+func Is(r io.Reader) bool {
+	_, err := tar.NewReader(r).Next()
+	return err == nil
+}
 
 // Names lists the directory fd in no order. The descriptor stays the caller's.
 func Names(fd int) ([]string, error) {

@@ -20,6 +20,8 @@ import (
 type Extraction struct {
 	// Beneath keeps every entry below the directory, whatever symbolic links are met there.
 	Beneath bool
+	// AsRoot keeps them below it too: links mean what they would if the directory were the root directory.
+	AsRoot bool
 	// From and To, when set, are the name under which the tar has everything, and the one it gets; "." is the directory
 	// itself. An entry that is called otherwise is refused.
 	From, To string
@@ -39,6 +41,9 @@ func Extract(ctx context.Context, dir int, r io.Reader, o Extraction) error {
 	x := &extractor{Extraction: o, root: dir, buf: make([]byte, 128<<10), dirs: map[string]time.Time{}}
 	if o.Beneath {
 		x.resolve = unix.RESOLVE_BENEATH
+	}
+	if o.AsRoot {
+		x.resolve = unix.RESOLVE_IN_ROOT
 	}
 	for tr := tar.NewReader(r); ; {
 		hdr, err := tr.Next()
