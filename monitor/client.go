@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -197,6 +198,38 @@ type Stream struct{ c *Conn }
 func (s *Stream) Read(p []byte) (int, error)         { return s.c.br.Read(p) }
 func (s *Stream) Write(p []byte) (int, error)        { return s.c.f.Write(p) }
 func (s *Stream) WriteTo(w io.Writer) (int64, error) { return s.c.br.WriteTo(w) }
+
+// Frames calls yield with the output as it comes, until its end: fd is 1 or 2. Only for a process without a terminal. p is
+// valid during the call.
+func (s *Stream) Frames(yield func(fd int, p []byte) error) error {
+	buf := make([]byte, 32<<10)
+	for {
+		var head [8]byte
+		if _, err := io.ReadFull(s, head[:]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if head[0] != 1 && head[0] != 2 {
+			return errdef.As(errdef.ErrCorrupt, fmt.Errorf("output of the monitor in %s: frame of kind %d", s.c.dir, head[0]))
+		}
+		for left := int64(binary.BigEndian.Uint32(head[4:])); left > 0; {
+			n, err := s.Read(buf[:min(left, int64(len(buf)))])
+			if n > 0 {
+				if err := yield(int(head[0]), buf[:n]); err != nil {
+					return err
+				}
+			}
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			if err != nil {
+				return err
+			}
+			left -= int64(n)
+		}
+	}
+}
 
 // CloseWrite tells the monitor that stdin has ended; output still comes.
 func (s *Stream) CloseWrite() error { return closeWrite(s.c.f) }

@@ -291,6 +291,9 @@ func (s *server) adopt(c *runtime.Container, rc *runtime.Config, std *stdio, log
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.box, s.state, s.phase = b, st, phaseRunning
+	if s.adrift {
+		_ = p.signal(int(unix.SIGKILL)) // its end is seen as any other
+	}
 	return b, nil
 }
 

@@ -252,6 +252,9 @@ type Request struct {
 	// Remove, with OpWait: this engine will act on the exit (removal of a --rm container). The monitor runs
 	// OnExit only if the connection ends while the container's StateDir still exists.
 	Remove bool `json:"remove,omitempty"`
+	// Tether, with OpWait: the container is killed when the connection ends before it. Whoever runs it for itself alone need
+	// not outlive it to clean up.
+	Tether bool `json:"tether,omitempty"`
 	// Prepared, with OpStart: the files are those of the OpPrepare before. Otherwise what that made is thrown away.
 	Prepared bool `json:"prepared,omitempty"`
 	// Now, with OpWait: answer at once when the container is not running (condition not-running).

@@ -64,6 +64,7 @@ type server struct {
 	cfg     Config
 	ahead   *ahead      // what OpPrepare made and nobody has taken
 	box     *box        // set from phaseRunning on
+	adrift  bool        // the client of a Request.Tether has gone
 	execs   execs       // of this container
 	biding  *time.Timer // of phaseBiding
 
@@ -395,6 +396,9 @@ func (s *server) wait(f *os.File, req *Request) {
 	hungUp(f)
 	wake()
 	if s.ended.Err() == nil {
+		if req.Tether {
+			s.cut()
+		}
 		return
 	}
 	f.SetReadDeadline(time.Time{})
@@ -408,6 +412,16 @@ func (s *server) wait(f *os.File, req *Request) {
 	})
 	f.SetReadDeadline(time.Now().Add(promiseTimeout))
 	io.Copy(io.Discard, f)
+}
+
+// cut kills the container of a client that has gone: the one that runs, or the one that is about to.
+func (s *server) cut() {
+	s.mu.Lock()
+	s.adrift = true
+	s.mu.Unlock()
+	if b, err := s.running(); err == nil {
+		_ = b.init.signal(int(unix.SIGKILL)) // or it has ended
+	}
 }
 
 func (s *server) alive() bool {
