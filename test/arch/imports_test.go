@@ -17,7 +17,7 @@ import (
 var (
 	ground = []string{"archive", "kernel", "state", "ref", "errdef", "trace", "payload", "config"}
 	lean   = []string{"monitor", "runtime"}
-	nouns  = []string{"image", "registry", "network", "volume", "trash"}
+	nouns  = []string{"image", "registry", "network", "volume", "trash", "builds"}
 	faces  = []string{"cli", "client", "api", "cri", "app", "web"}
 )
 
