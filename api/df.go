@@ -32,15 +32,23 @@ func (s *server) systemDF(q *request) error {
 	images := imageUsage(u)
 	containers := s.containerUsage(u)
 	volumes := volumeUsage(u)
-	cache := &build.DiskUsage{}
+	cache := &build.DiskUsage{Items: buildCacheRecords(u.Builds), TotalCount: int64(len(u.Builds))}
+	for _, r := range u.Builds {
+		cache.TotalSize += r.Bytes
+		if r.InUse {
+			cache.ActiveCount++
+		} else {
+			cache.Reclaimable += r.Bytes
+		}
+	}
 	if q.minor < 52 {
 		return q.answer(http.StatusOK, oldUsage{
 			LayersSize: u.Layers, Images: q.forVersion(images.Items), Containers: containers.Items,
-			Volumes: volumes.Items, BuildCache: []build.CacheRecord{},
+			Volumes: volumes.Items, BuildCache: cache.Items,
 		})
 	}
 	if !q.flag("verbose") {
-		images.Items, containers.Items, volumes.Items = nil, nil, nil
+		images.Items, containers.Items, volumes.Items, cache.Items = nil, nil, nil, nil
 	}
 	want := func(t system.DiskUsageObject) bool {
 		return !q.form.Has("type") || slices.Contains(q.form["type"], string(t))

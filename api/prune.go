@@ -2,8 +2,11 @@ package api
 
 import (
 	"net/http"
+	"time"
 
+	"hull/builds"
 	"hull/engine"
+	"hull/errdef"
 	"hull/image"
 
 	"github.com/moby/moby/api/types/build"
@@ -41,9 +44,43 @@ func (s *server) pruneImages(q *request) error {
 	return q.answer(http.StatusOK, images.PruneReport{ImagesDeleted: deletedImages(p.Images), SpaceReclaimed: uint64(p.Bytes)})
 }
 
-// pruneBuildCache is POST /build/prune, which docker system prune calls: there are no builds yet, and so no cache of them.
+// pruneBuildCache is POST /build/prune?all=1&filters={"until":["24h"]}.
 func (s *server) pruneBuildCache(q *request) error {
-	return q.answer(http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	o := engine.PruneBuildsOptions{All: q.flag("all")}
+	for key, values := range filters {
+		if key != "until" && key != "unused-for" || len(values) != 1 {
+			return errdef.Invalid("invalid filter '%s'", key)
+		}
+		if o.Unused, err = time.ParseDuration(values[0]); err != nil {
+			return errdef.Invalid("invalid filter %s=%s: want a duration, such as 24h", key, values[0])
+		}
+	}
+	p, err := s.engine.PruneBuilds(q.Context(), o)
+	if err != nil {
+		return err
+	}
+	return q.answer(http.StatusOK, build.CachePruneReport{CachesDeleted: append([]string{}, p.IDs...), SpaceReclaimed: uint64(p.Bytes)})
+}
+
+// buildCacheRecords are what builds left, in Docker's words.
+func buildCacheRecords(list []builds.Record) []build.CacheRecord {
+	out := make([]build.CacheRecord, 0, len(list))
+	for _, r := range list {
+		kind := "regular"
+		if r.Mount {
+			kind = "exec.cachemount"
+		}
+		c := build.CacheRecord{ID: r.ID, Type: kind, Description: r.What, InUse: r.InUse, Size: r.Bytes, CreatedAt: r.Made}
+		if !r.Used.IsZero() {
+			c.LastUsedAt, c.UsageCount = &r.Used, 1
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func deletedImages(list []image.Deleted) []images.DeleteResponse {

@@ -28,6 +28,15 @@ func (c *Client) ImagePrune(ctx context.Context, f Filters) (out image.PruneRepo
 	return out, err
 }
 
+// BuildPrune removes what builds left for the next ones; with all also what images were made of.
+func (c *Client) BuildPrune(ctx context.Context, all bool, f Filters) (out build.CachePruneReport, err error) {
+	q := url.Values{}
+	flag(q, "all", all)
+	f.query(q)
+	err = c.call(ctx, request{method: http.MethodPost, path: "/build/prune", query: q}, &out)
+	return out, err
+}
+
 // PrunePlan says what a prune of the kinds that have filters, nil or not, would remove if containers went first. The
 // kinds are "containers", "images" and "volumes".
 func (c *Client) PrunePlan(ctx context.Context, kinds map[string]Filters) (out Plan, err error) {

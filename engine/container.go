@@ -213,7 +213,9 @@ type Container struct {
 	// descriptor, a disk that fails): such a container is listed, no more.
 	Unread error
 
-	compat32 bool // the image has 32-bit programs
+	compat32 bool   // the image has 32-bit programs
+	step     string // see record.Step; "": it is a person's container
+	over     []string
 }
 
 // Running reports whether the container has a live process, paused or not.

@@ -135,7 +135,7 @@ func (e *Engine) place(ctx context.Context, r *record) error {
 		return fmt.Errorf("put container in place: %w", err)
 	}
 	kept = true
-	if r.Host.AutoRemove {
+	if r.Host.AutoRemove || r.Step != "" {
 		return nil
 	}
 	return errors.Join(state.SyncDir(e.containers()), state.SyncDir(e.names()))
@@ -144,6 +144,9 @@ func (e *Engine) place(ctx context.Context, r *record) error {
 // claimAndWrite writes the definition with a name that is its own. The definition comes first, so that whoever
 // sweeps up after us knows which name to release.
 func (e *Engine) claimAndWrite(r *record) error {
+	if r.Step != "" { // nobody calls it anything
+		return r.write(e.limbo(r.ID))
+	}
 	given := r.Name != ""
 	for attempt := 0; ; attempt++ {
 		if !given {

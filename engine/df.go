@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"hull/builds"
 	"hull/errdef"
 	"hull/image"
 	"hull/volume"
@@ -20,6 +21,7 @@ type DiskUsage struct {
 	Unused     int64 // of those no container needs
 	Containers []ContainerUsage
 	Volumes    []VolumeUsage
+	Builds     []builds.Record
 }
 
 // ContainerUsage is one container with what it has written.
@@ -70,7 +72,10 @@ func (e *Engine) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 		return nil, err
 	}
 	u.Shared, u.Layers, u.Unused = layers.Shared, layers.Layers, layers.Unused
-	u.Volumes, err = e.volumeUsage(ctx)
+	if u.Volumes, err = e.volumeUsage(ctx); err != nil {
+		return nil, err
+	}
+	u.Builds, err = e.Builds().Records(ctx)
 	return u, err
 }
 

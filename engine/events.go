@@ -75,6 +75,9 @@ func (e *Engine) event(kind, action, id string, attrs map[string]string) {
 
 // containerEvent records what happened to c. The pairs are attributes beside those that every event of c has.
 func (e *Engine) containerEvent(c *Container, action string, pairs ...string) {
+	if c.step != "" { // part of a build
+		return
+	}
 	attrs := c.eventAttributes()
 	for i := 0; i+1 < len(pairs); i += 2 {
 		attrs[pairs[i]] = pairs[i+1]

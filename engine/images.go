@@ -310,6 +310,9 @@ func (e *Engine) layersInUse() (map[string]bool, error) {
 	if err == nil {
 		err = e.savedLayers(kept)
 	}
+	if err == nil {
+		err = e.Builds().Keep(kept)
+	}
 	return kept, err
 }
 

@@ -40,6 +40,7 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 		switch {
 		case e.forsaken(c):
 			forgotten = append(forgotten, c.ID)
+		case c.step != "": // what a build runs is part of the build
 		case (all || c.Running() || c.State.Status == StatusRestarting) && f.holds(c):
 			out = append(out, c)
 		}
@@ -69,6 +70,9 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]*Container, error) 
 // forsaken reports a container that was to remove itself at its end, has ended, and has no monitor that would still see
 // to it: the machine went down, or whoever had promised to remove it was killed.
 func (e *Engine) forsaken(c *Container) bool {
+	if c.step != "" {
+		return !c.Running() && e.stepForsaken(c)
+	}
 	if !c.Host.AutoRemove || c.State.Status != StatusExited || c.State.StartedAt.IsZero() {
 		return false
 	}

@@ -211,7 +211,7 @@ func addressed(m *volume.Mount) []string {
 // image shows the file system of an image, read-only: its layers, as the container's own are.
 func (b *builder) image(m *MountPoint) (specs.Mount, error) {
 	out := specs.Mount{Destination: m.Target, Type: "overlay", Source: "overlay", Options: []string{"ro", "nosuid", "nodev"}}
-	lower, err := b.e.imageLower(m.Layers)
+	lower, err := b.e.imageLower(m.Layers, m.Over...)
 	if err != nil {
 		return out, err
 	}

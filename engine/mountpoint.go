@@ -32,6 +32,7 @@ type MountPoint struct {
 	Written   string   `json:"written,omitempty"`   // the options of -v, in the person's words
 	ImageID   string   `json:"imageId,omitempty"`
 	Layers    []string `json:"layers,omitempty"` // of an image: chain ids, lowest first
+	Over      []string `json:"over,omitempty"`   // directories above those, lowest first, absolute
 	Flag      bool     `json:"flag,omitempty"`   // of --tmpfs, which Docker does not list among the mounts
 }
 

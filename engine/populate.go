@@ -203,16 +203,16 @@ func noCopyUp(err error, target string) error {
 
 // imageLower are the layers of an image as overlayfs wants them for a mount without a writable layer: topmost first,
 // and never a single one. What is added is an empty directory.
-func (e *Engine) imageLower(layers []string) ([]string, error) {
-	var lower []string
-	for _, l := range slices.Backward(layers) {
-		lower = append(lower, e.layerDir(l))
-	}
+func (e *Engine) imageLower(layers []string, over ...string) ([]string, error) {
+	lower := e.RootDirs(layers, over)
 	if len(lower) > 1 {
 		return lower, nil
 	}
 	skeleton, err := e.skeleton()
-	return append(lower, filepath.Join(skeleton, "sys")), err
+	for _, empty := range []string{"sys", "proc"}[:2-len(lower)] { // overlayfs wants two
+		lower = append(lower, filepath.Join(skeleton, empty))
+	}
+	return lower, err
 }
 
 // dropVolumes removes the anonymous volumes of r that no other container uses; with owned set only those made for it.

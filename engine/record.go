@@ -25,6 +25,11 @@ type record struct {
 	Compat32 bool         `json:"compat32,omitempty"`
 	Mounts   []MountPoint `json:"mounts,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
+	// Over are directories on top of Layers, lowest first, of a step of a build.
+	Over []string `json:"over,omitempty"`
+	// Step is the directory of the build that the container belongs to: it is a step of it. While the build lives, it holds a
+	// lock on the directory.
+	Step string `json:"step,omitempty"`
 }
 
 const (
@@ -53,7 +58,7 @@ func (r *record) write(dir string) error {
 		return err
 	}
 	path := filepath.Join(dir, recordFile)
-	if r.Host.AutoRemove { // nothing of it has to survive a power cut
+	if r.Host.AutoRemove || r.Step != "" { // nothing of it has to survive a power cut
 		return state.Write(path, b)
 	}
 	return state.WriteDurable(path, b)
@@ -63,7 +68,7 @@ func (r *record) write(dir string) error {
 func (r *record) container() *Container {
 	c := &Container{
 		ID: r.ID, Name: r.Name, Created: r.Created, Image: r.ImageID, Layers: r.Layers,
-		Config: r.Config, Host: r.Host, Mounts: r.Mounts, Warnings: r.Warnings, compat32: r.Compat32,
+		Config: r.Config, Host: r.Host, Mounts: r.Mounts, Warnings: r.Warnings, compat32: r.Compat32, step: r.Step, over: r.Over,
 	}
 	if c.Mounts == nil { // none, or written before there were volumes; checked at create
 		c.Mounts, _ = parseMounts(&c.Host)

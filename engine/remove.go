@@ -134,7 +134,9 @@ func (e *Engine) take(ctx context.Context, id string, volumes bool) error {
 	// From here on the container is gone for everybody; the rest is cleaning up.
 	e.unkeep(id)
 	err = e.dissolve(id, func(c *Container) {
-		e.images().Used(c.Image) // until now
+		if c.Image != "" {
+			e.images().Used(c.Image) // until now
+		}
 		e.containerEvent(c, "destroy")
 	})
 	e.opt.Trace.Step("remove container")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"hull/errdef"
@@ -133,9 +132,11 @@ func (e *Engine) prepare(ctx context.Context, c *Container) (g *grant, err error
 		ID: c.ID, Name: c.Name, StateDir: e.dir(c.ID),
 		Seccomp:   b.seccomp,
 		OpenStdin: c.Config.OpenStdin, StdinOnce: c.Config.StdinOnce,
-		Volatile: c.Host.AutoRemove,
-		Events:   e.journal.Dir(), Attributes: c.eventAttributes(),
+		Volatile: c.Host.AutoRemove || c.step != "",
 		Warnings: b.warnings,
+	}
+	if c.step == "" {
+		m.Events, m.Attributes = e.journal.Dir(), c.eventAttributes()
 	}
 	if !b.noCgroups {
 		m.Cgroup = e.cgroupOf(c)
@@ -200,9 +201,7 @@ const maxLower = 500
 func (e *Engine) overlay(c *Container) (*monitor.Overlay, error) {
 	rw := filepath.Join(e.dir(c.ID), "rw")
 	o := &monitor.Overlay{Upper: filepath.Join(rw, "upper"), Work: filepath.Join(rw, "work")}
-	for _, l := range slices.Backward(c.Layers) {
-		o.Lower = append(o.Lower, e.layerDir(l))
-	}
+	o.Lower = e.RootDirs(c.Layers, c.over)
 	if len(o.Lower) < maxLower {
 		skeleton, err := e.skeleton()
 		if err != nil {

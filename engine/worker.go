@@ -46,26 +46,48 @@ func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.R
 	w := &worker{of: c, ctx: ctx, done: make(chan struct{})}
 	working := false
 	defer func() {
-		if in != nil && !w.fed {
-			in.Close()
-		}
 		if !working && w.held != nil { // also after a panic: a server goes on, and must not keep the lock
 			w.held.Unlock()
 		}
 	}()
-	p, err := kernel.NewProgram()
+	err = e.begin(w, job, in, func(p *kernel.Program) (io.Closer, error) { return e.enter(ctx, c, job, p, w) })
 	if err != nil {
 		return nil, err
+	}
+	working = true
+	return w, nil
+}
+
+// workApart is work on layers that are no container's.
+func (e *Engine) workApart(ctx context.Context, job *files.Job) (*worker, error) {
+	w := &worker{ctx: ctx, done: make(chan struct{})}
+	err := e.begin(w, job, nil, func(p *kernel.Program) (io.Closer, error) { return enterOwn(job, p) })
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// begin starts w, and returns once it has replied. enter adds to the program what takes the process to where its job is.
+func (e *Engine) begin(w *worker, job *files.Job, in io.ReadCloser, enter func(*kernel.Program) (io.Closer, error)) (err error) {
+	defer func() {
+		if in != nil && !w.fed {
+			in.Close()
+		}
+	}()
+	p, err := kernel.NewProgram()
+	if err != nil {
+		return err
 	}
 	defer p.Close()
 	job.Weak = os.Geteuid() != 0
-	room, err := e.enter(ctx, c, job, p, w)
+	room, err := enter(p)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer room.Close()
 	if err := e.launchWorker(p, w, job, in); err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -74,16 +96,12 @@ func (e *Engine) work(ctx context.Context, c *Container, job *files.Job, in io.R
 	}()
 	line, err := w.out.ReadBytes('\n')
 	if err != nil {
-		return nil, w.why(err)
+		return w.why(err)
 	}
 	if err := json.Unmarshal(line, &w.reply); err != nil {
-		return nil, err
+		return err
 	}
-	if err := w.reply.Err(); err != nil {
-		return nil, err
-	}
-	working = true
-	return w, nil
+	return w.reply.Err()
 }
 
 // Close ends the process, if it has not ended, and lets the container be started again.
@@ -158,25 +176,28 @@ func (e *Engine) enter(ctx context.Context, c *Container, job *files.Job, p *ker
 	} else if job.Root, err = e.rootOf(c, o, job.Weak); err != nil {
 		return nil, err
 	}
-	var ns io.Closer
-	if job.Weak {
-		ids, err := ownIDs()
-		if err != nil {
-			return nil, err
-		}
-		f, err := kernel.NewUserNS(kernelMap(ids.uids), kernelMap(ids.gids))
-		if err != nil {
-			return nil, err
-		}
-		ns = f
-		p.Call("enter user namespace", unix.SYS_SETNS, int(f.Fd()), unix.CLONE_NEWUSER)
-	} else {
-		ns = io.NopCloser(nil)
-	}
-	if !layers {
+	ns, err := enterOwn(job, p)
+	if err == nil && !layers {
 		p.Call("create mount namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
 	}
-	return ns, nil
+	return ns, err
+}
+
+// enterOwn takes the worker of an ordinary user into the user namespace of their containers.
+func enterOwn(job *files.Job, p *kernel.Program) (io.Closer, error) {
+	if !job.Weak {
+		return io.NopCloser(nil), nil
+	}
+	ids, err := ownIDs()
+	if err != nil {
+		return nil, err
+	}
+	f, err := kernel.NewUserNS(kernelMap(ids.uids), kernelMap(ids.gids))
+	if err != nil {
+		return nil, err
+	}
+	p.Call("enter user namespace", unix.SYS_SETNS, int(f.Fd()), unix.CLONE_NEWUSER)
+	return f, nil
 }
 
 // joinRunning lets p join the user and mount namespace of the container in dir.
