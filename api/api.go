@@ -43,6 +43,10 @@ type Options struct {
 	Closing context.Context
 	// Stall is how long a client that gets a tar may take nothing of it; 0 is five minutes.
 	Stall time.Duration
+	// Builder executes builds; nil: this program has none.
+	Builder Builder
+	// Local says that all clients are this process.
+	Local bool
 }
 
 // New returns the handler of e. It is safe for concurrent use.
@@ -56,7 +60,7 @@ func New(e *engine.Engine, o Options) http.Handler {
 	if o.Stall == 0 {
 		o.Stall = 5 * time.Minute
 	}
-	return &server{engine: e, log: o.Log, closing: o.Closing, stall: o.Stall, agent: "Hull/" + e.Version().Version + " (linux)"}
+	return &server{engine: e, log: o.Log, closing: o.Closing, stall: o.Stall, builder: o.Builder, local: o.Local, agent: "Hull/" + e.Version().Version + " (linux)"}
 }
 
 type server struct {
@@ -64,6 +68,8 @@ type server struct {
 	log     *slog.Logger
 	closing context.Context
 	stall   time.Duration
+	builder Builder
+	local   bool
 	agent   string
 }
 

@@ -35,6 +35,7 @@ var table = [...]route{
 	{"GET", "/events", (*server).events, read},
 
 	{"GET", "/containers/json", (*server).listContainers, read},
+	{"POST", "/hull/v1/build", (*server).hullBuild, write},
 	{"POST", "/build/prune", (*server).pruneBuildCache, write},
 	{"POST", "/containers/prune", (*server).pruneContainers, write},
 	{"POST", "/containers/create", (*server).createContainer, write},

@@ -12,6 +12,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -40,6 +41,11 @@ type Program struct {
 	Serve func(context.Context, Serve) error
 	// ServeRegistry offers the images of a store as a registry. It returns at its end.
 	ServeRegistry func(context.Context, ServeRegistry) error
+	// Heavier executes the program that has what this one lacks: builds. nil: this is it.
+	Heavier func() error
+	// BuildProgress shows the progress of a build, in one of buildx's ways: auto, plain, tty, rawjson, quiet. show takes
+	// BuildKit's SolveStatus as JSON; done is called once, after the last, and returns when all is shown.
+	BuildProgress func(mode string, out *os.File) (show func(json.RawMessage), done func(), err error)
 	// Served is the socket where the machine's engine may be served to users who are not root.
 	Served string
 	// LocalAPI is the API version the engine in this process speaks.

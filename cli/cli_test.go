@@ -70,7 +70,7 @@ func TestRefusedFlags(t *testing.T) {
 	f := newFake(t)
 	for line, want := range map[string]string{
 		"create --gpus all app:1": "hull: --gpus needs CDI devices, which this version does not have yet\n",
-		"build .":                 "hull: build comes with a later version, in hulld\n",
+		"compose up":              "hull: compose comes with a later version, in hulld\n",
 	} {
 		r := f.hull("", strings.Fields(line)...)
 		if r.code != 125 || r.stderr != want || r.stdout != "" || len(r.requests) > 0 {

@@ -34,6 +34,7 @@ var commands = [...]command{
 	{name: "info", short: "Show what the engine knows of its host and itself", group: common, build: buildInfo},
 	{name: "doctor", short: "Tell what this machine and user can and cannot do, and what helps", group: common, build: buildDoctor},
 
+	{name: "builder", short: "Manage what builds leave behind", group: management, sub: builderCommands[:]},
 	{name: "config", short: "Check and show the settings of the engine", group: management, sub: configCommands[:]},
 	{name: "container", short: "Manage containers", group: management, sub: containerCommands[:]},
 	{name: "image", short: "Manage images", group: management, sub: imageCommands[:]},
@@ -45,6 +46,7 @@ var commands = [...]command{
 	{name: "volume", short: "Manage volumes", group: management, sub: volumeCommands[:]},
 
 	{name: "attach", short: shortAttach, build: buildAttach},
+	{name: "build", short: shortBuild, group: common, build: buildBuild},
 	{name: "commit", short: shortCommit, build: buildCommit},
 	{name: "cp", short: shortCp, build: buildCp},
 	{name: "create", short: shortCreate, build: buildCreate},
@@ -114,6 +116,7 @@ var containerCommands = [...]command{
 }
 
 var imageCommands = [...]command{
+	{name: "build", short: shortBuild, build: buildBuild},
 	{name: "changelog", short: "Say what changed from one image to another", build: buildImageChangelog},
 	{name: "diff", short: "Show how two images differ", build: buildImageDiff},
 	{name: "history", short: shortHistory, build: buildHistory},
@@ -148,6 +151,11 @@ var volumeCommands = [...]command{
 	{name: "ls", aliases: []string{"list"}, short: "List volumes", build: buildVolumeLs},
 	{name: "prune", short: "Remove volumes that no container has", build: buildVolumePrune},
 	{name: "rm", aliases: []string{"remove"}, short: "Remove volumes", build: buildVolumeRm},
+}
+
+var builderCommands = [...]command{
+	{name: "build", short: shortBuild, build: buildBuild},
+	{name: "prune", short: "Remove what builds left for the next ones", build: buildBuilderPrune},
 }
 
 var systemCommands = [...]command{

@@ -154,7 +154,7 @@ func later(name string) (string, bool) {
 	for _, l := range [...]struct{ why, names string }{
 		{"needs a network, which this version does not have yet", "network port container+port"},
 		{"needs volumes, which this version does not have yet; -v takes directories", "volume"},
-		{"comes with a later version, in hulld", "build builder buildx compose serve cri image+build"},
+		{"comes with a later version, in hulld", "buildx compose cri"},
 		{"is not in this version yet", "commit cp diff export history events prune " +
 			"container+commit container+cp container+diff container+export container+prune " +
 			"image+history image+prune system+df system+events system+prune context checkpoint plugin trust"},

@@ -21,6 +21,8 @@ DOCKER_AUTH_CONFIG       credentials for registries, as config.json there has th
 DOCKER_API_VERSION       version of the API to speak with another engine
 DOCKER_DEFAULT_PLATFORM  platform of images, as --platform
 NO_COLOR                 no colours, whatever its value
+SOURCE_DATE_EPOCH        when what build makes is made, in seconds since 1970
+SSH_AUTH_SOCK            the agent that build --ssh default lends
 XDG_DATA_HOME, XDG_RUNTIME_DIR, XDG_CONFIG_HOME
                          where an ordinary user's store, sockets and settings are
 

@@ -8,12 +8,20 @@ import (
 	"net/http"
 	"os"
 
+	"hull/api"
 	"hull/api/serve"
 	"hull/cli"
 	"hull/cmd/internal/local"
+	"hull/engine"
 )
 
-func main() { os.Exit(local.Main(run)) }
+func main() {
+	os.Exit(local.Main(&local.Heavy{
+		Serve:         run,
+		Builder:       func(e *engine.Engine) api.Builder { return newBuilder(e) },
+		BuildProgress: buildProgress,
+	}))
+}
 
 // run serves h as the command line says.
 func run(ctx context.Context, h http.Handler, o cli.Serve, closing func()) error {

@@ -4,6 +4,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -31,15 +32,21 @@ import (
 // version and commit are set by the linker in a release; otherwise what Go stamped into the binary is used.
 var version, commit string
 
-// Serving serves h as o says, until the process is told to end; closing is called then. It is what hulld has linked
-// in and hull has not.
+// Serving serves h as o says, until the process is told to end; closing is called then.
 type Serving func(ctx context.Context, h http.Handler, o cli.Serve, closing func()) error
 
 // socketName is the socket of `hull serve`, below the run directory.
 const socketName = "hull.sock"
 
-// Main is the whole of a main program. Without serving, `serve` executes hulld.
-func Main(serving Serving) int {
+// Heavy is what hulld has linked in and hull has not.
+type Heavy struct {
+	Serve         Serving
+	Builder       func(*engine.Engine) api.Builder
+	BuildProgress func(mode string, out *os.File) (show func(json.RawMessage), done func(), err error)
+}
+
+// Main is the whole of a main program. Without heavy, commands that need it execute hulld.
+func Main(heavy *Heavy) int {
 	kernel.DeepStack()
 	kernel.RelaxTimers()
 	v, c := build()
@@ -52,16 +59,21 @@ func Main(serving Serving) int {
 	}
 	p.Served = filepath.Join(engine.DefaultRun, socketName)
 	p.Serve = func(ctx context.Context, o cli.Serve) error {
-		if serving == nil {
+		if heavy == nil {
 			return become("hulld")
 		}
-		return serve(ctx, o, p, serving)
+		return serve(ctx, o, p, heavy)
+	}
+	if heavy == nil {
+		p.Heavier = func() error { return become("hulld") }
+	} else {
+		p.BuildProgress = heavy.BuildProgress
 	}
 	p.ServeRegistry = func(ctx context.Context, o cli.ServeRegistry) error { return serveRegistry(ctx, o, p) }
 	stop := func() {}
 	defer func() { stop() }()
 	p.Local = func(s cli.Store) (dial client.Dial, call client.Call, err error) {
-		dial, call, stop, err = open(s, p)
+		dial, call, stop, err = open(s, p, heavy)
 		return dial, call, err
 	}
 	return cli.Main(p, os.Args[1:])
@@ -88,12 +100,17 @@ func build() (v, c string) {
 }
 
 // open has the engine of a store answer calls, and serves it on socket pairs.
-func open(s cli.Store, p cli.Program) (client.Dial, client.Call, func(), error) {
+func open(s cli.Store, p cli.Program, heavy *Heavy) (client.Dial, client.Call, func(), error) {
 	root, run, err := directories(s)
 	if err != nil {
 		return nil, nil, func() {}, err
 	}
-	h := api.New(openEngine(root, run, s.Config, p), api.Options{})
+	e := openEngine(root, run, s.Config, p)
+	o := api.Options{Local: true}
+	if heavy != nil {
+		o.Builder = heavy.Builder(e)
+	}
+	h := api.New(e, o)
 	dial, stop := api.Pipe(h)
 	p.Trace.Step("engine opened")
 	return dial, api.Call(h), stop, nil
@@ -139,7 +156,7 @@ func configuration(file string) *config.Reader {
 }
 
 // serve opens the engine of a store and hands it to serving.
-func serve(ctx context.Context, o cli.Serve, p cli.Program, serving Serving) error {
+func serve(ctx context.Context, o cli.Serve, p cli.Program, heavy *Heavy) error {
 	root, run, err := directories(o.Store)
 	if err != nil {
 		return err
@@ -181,7 +198,7 @@ func serve(ctx context.Context, o cli.Serve, p cli.Program, serving Serving) err
 			log.Warn("the network is healed by commands only", "error", err)
 		}
 	})
-	return serving(ctx, api.New(e, api.Options{Log: log, Closing: closing}), o, cancel)
+	return heavy.Serve(ctx, api.New(e, api.Options{Log: log, Closing: closing, Builder: heavy.Builder(e)}), o, cancel)
 }
 
 // become executes another program of ours with the arguments of this one. It returns only if it cannot.
