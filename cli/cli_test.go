@@ -5,9 +5,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -121,6 +124,51 @@ func TestCIDFile(t *testing.T) {
 		if b, err := os.ReadFile(cid); err != nil || string(b) != fakeID {
 			t.Errorf("run %d: id file has %q, %v", i, b, err)
 		}
+	}
+}
+
+// TestCIDFileFails: the cause, what helps, and no container that nobody knows the id of.
+func TestCIDFileFails(t *testing.T) {
+	f := newFake(t)
+	f.on("POST /containers/create", func(http.ResponseWriter, *http.Request) { t.Error("a container was made") })
+	r := f.hull("", "run", "-d", "--cidfile", t.TempDir()+"/no/cid", "app:1")
+	if r.code != 125 || !strings.Contains(r.stderr, "failed to create the container ID file: ") || !strings.Contains(r.stderr, "There is no directory") {
+		t.Errorf("no directory: %d, %s", r.code, r.stderr)
+	}
+
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	limit := func(n uint64) {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: n, Max: was.Max}); err != nil {
+			t.Error(err)
+		}
+	}
+	defer signal.Reset(unix.SIGXFSZ)
+	defer limit(was.Cur)
+	f.on("POST /containers/create", func(w http.ResponseWriter, _ *http.Request) {
+		limit(0) // the disk is full
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, `{"Id":"`+fakeID+`"}`)
+	})
+	removed := false
+	f.on("DELETE /containers/"+fakeID, func(w http.ResponseWriter, _ *http.Request) {
+		removed = true
+		limit(was.Cur) // or nothing could be said either
+		w.WriteHeader(http.StatusNoContent)
+	})
+	cid := t.TempDir() + "/cid"
+	r = f.hull("", "run", "-d", "--cidfile", cid, "app:1")
+	if r.code != 125 || !strings.Contains(r.stderr, "failed to write the container ID file: ") || !strings.Contains(r.stderr, "removed again") {
+		t.Errorf("no space: %d, %s", r.code, r.stderr)
+	}
+	if _, err := os.Stat(cid); err == nil {
+		t.Error("the file stays")
+	}
+	if !removed {
+		t.Error("the container stays")
 	}
 }
 

@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -81,7 +83,25 @@ func (a *app) createContainer(ctx context.Context, c *client.Client, o *options,
 	for _, w := range created.Warnings {
 		a.warn(w)
 	}
-	return created.ID, cid.write(created.ID)
+	if err := cid.write(created.ID); err != nil {
+		// Who asked for the id in a file has no other way to it.
+		if left := a.takeBack(c, created.ID); left != nil {
+			return "", errors.Join(err, left)
+		}
+		return "", hint(err, "The container was removed again.")
+	}
+	return created.ID, nil
+}
+
+// takeBack removes a container that was made and will not be used.
+func (a *app) takeBack(c *client.Client, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), removalGrace)
+	defer cancel()
+	gone := client.RemoveOptions{Removal: client.Removal{Now: true}, Force: true, Volumes: true}
+	if _, err := c.ContainerRemove(ctx, id, gone); err != nil && !errors.Is(err, errdef.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // noSuchImage is how engines say that they have not got an image, before its name.
@@ -165,7 +185,11 @@ func openIDFile(name string) (*idFile, error) {
 			"A container's id is never written over another one's.")
 	}
 	if err != nil {
-		return nil, errdef.As(errdef.ErrInvalid, plainPathError(err))
+		cure := "Give --cidfile a path where this user can make a file. No container was made."
+		if errors.Is(err, os.ErrNotExist) {
+			cure = "There is no directory " + filepath.Dir(name) + ": make it, or give --cidfile another path. No container was made."
+		}
+		return nil, hint(errdef.Invalid("failed to create the container ID file: %w", plainPathError(err)), cure)
 	}
 	return &idFile{f: f}, nil
 }
@@ -174,11 +198,12 @@ func (c *idFile) write(id string) error {
 	if c.f == nil {
 		return nil
 	}
-	if _, err := c.f.WriteString(id); err != nil {
-		return plainPathError(err)
+	_, err := c.f.WriteString(id)
+	if err = errors.Join(err, c.f.Close()); err != nil {
+		return fmt.Errorf("failed to write the container ID file: %w", plainPathError(err))
 	}
 	c.kept = true
-	return c.f.Close()
+	return nil
 }
 
 func (c *idFile) abandon() {

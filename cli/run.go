@@ -199,13 +199,7 @@ func (r *run) giveUp(err error) error {
 	if !r.options.remove {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), removalGrace)
-	defer cancel()
-	gone := client.RemoveOptions{Removal: client.Removal{Now: true}, Force: true, Volumes: true}
-	if _, rerr := r.c.ContainerRemove(ctx, r.id, gone); rerr != nil && !errors.Is(rerr, errdef.ErrNotFound) {
-		return errors.Join(err, rerr)
-	}
-	return err
+	return errors.Join(err, r.takeBack(r.c, r.id))
 }
 
 // forward passes a signal on. A container that has ended in the meantime needs it no more.

@@ -66,6 +66,10 @@ func (b *builder) ownMounts() []specs.Mount {
 		// sysfs shows a network namespace, and only its owner may mount it: a bind of the host's has to do.
 		ms[2] = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"}}
 	}
+	if h.PidMode == modeHost && os.Geteuid() != 0 {
+		// The same with proc and a process namespace.
+		ms[0] = specs.Mount{Destination: "/proc", Type: "none", Source: "/proc", Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev"}}
+	}
 	switch h.IPCMode {
 	case modeHost:
 		for _, dir := range []string{"/dev/mqueue", "/dev/shm"} {

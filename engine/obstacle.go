@@ -60,6 +60,9 @@ func judgeRuntimes(f *facts) Check {
 	if len(f.obstacles) == 0 {
 		return Check{}
 	}
+	if f.uid != 0 {
+		return Check{Name: "other runtimes", Level: LevelInfo, Found: "only root can run containers with --runtime"}
+	}
 	c := Check{Name: "other runtimes", Level: LevelInfo, Found: strings.Join(f.obstacles, "; "),
 		Means: "Containers with --runtime of that name are refused; all others are as ever."}
 	if f.obstructed {

@@ -61,6 +61,9 @@ func (e *Engine) resolveShared(h *Host) error {
 		if name == "" {
 			return errdef.Invalid("invalid mode for %s: container: needs the name or id of a container", m.flag)
 		}
+		if os.Geteuid() != 0 { // setns(2) asks for CAP_SYS_ADMIN over the user namespace that owns the other
+			return errdef.Forbidden("an ordinary user has no right to join the namespaces of another container (%s %s), which has a user namespace of its own: run hull as root", m.flag, clip(*m.mode))
+		}
 		id, err := e.find(name)
 		if err != nil {
 			return err

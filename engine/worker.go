@@ -282,11 +282,13 @@ func (e *Engine) launchWorker(p *kernel.Program, w *worker, job *files.Job, in i
 	for i, f := range [...]*os.File{pipes.in[0], pipes.out[1], pipes.err[1], pipes.job[0]} {
 		theirs[i] = p.Call("move descriptor", unix.SYS_FCNTL, int(f.Fd()), unix.F_DUPFD_CLOEXEC, len(theirs)).Result()
 	}
+	// It may be one of those that the others are about to be.
+	program := p.Call("move descriptor", unix.SYS_FCNTL, bin, unix.F_DUPFD_CLOEXEC, len(theirs)).Result()
 	for i, fd := range theirs {
 		p.Call("place descriptor", unix.SYS_DUP3, fd, i, 0)
 	}
 	p.Call("close other descriptors", unix.SYS_CLOSE_RANGE, len(theirs), uint32(math.MaxUint32), unix.CLOSE_RANGE_CLOEXEC)
-	p.Call("execute "+binary, unix.SYS_EXECVEAT, bin, "", p.Strings([]string{"hull-runtime", "files"}),
+	p.Call("execute "+binary, unix.SYS_EXECVEAT, program, "", p.Strings([]string{"hull-runtime", "files"}),
 		p.Strings([]string{"GOMAXPROCS=2", "GOTRACEBACK=none"}), unix.AT_EMPTY_PATH)
 	pid, pidfd, err := forkProgram(w.ctx, p)
 	if err != nil {

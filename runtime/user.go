@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"os"
 	"strconv"
 	"strings"
 
@@ -53,13 +54,22 @@ func (b *boot) resolveUser() error {
 		c.home = "/"
 	}
 	if _, ok := outside(b.spec.Linux.UIDMappings, c.uid); b.userns != nil && !ok {
-		return errdef.Invalid("user id %d has no mapping in the user namespace of the container", c.uid)
+		return noSuchID("user", c.uid)
 	}
 	if _, ok := outside(b.spec.Linux.GIDMappings, c.gid); b.userns != nil && !ok {
-		return errdef.Invalid("group id %d has no mapping in the user namespace of the container", c.gid)
+		return noSuchID("group", c.gid)
 	}
 	b.user = c
 	return nil
+}
+
+// noSuchID is the error for an id that the container has not got.
+func noSuchID(kind string, id uint32) error {
+	cure := "" // root's containers have 65,536 ids
+	if os.Geteuid() != 0 {
+		cure = ": this user has too few ids in /etc/sub" + kind[:1] + "id (see hull doctor)"
+	}
+	return errdef.Invalid("%s id %d has no mapping in the user namespace of the container%s", kind, id, cure)
 }
 
 // lookup follows Docker: a group given replaces the user's own and its memberships; a number need not be in the files;

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +86,28 @@ func basics(t *testing.T, h *rig.Hull) {
 	}
 	if got := h.Must(t, "ps", "--format", "{{.Names}} {{.State}}"); got != "mine running" {
 		t.Errorf("ps: %q", got)
+	}
+	h.Must(t, "exec", "mine", "touch", "/made")
+	if got := h.Must(t, "diff", "mine"); got != "A /made" {
+		t.Errorf("diff: %q", got)
+	}
+	h.Must(t, "commit", "mine", "kept:1")
+	h.Must(t, "run", "--rm", "--network", "none", "kept:1", "test", "-e", "/made")
+	h.Must(t, "rmi", "kept:1")
+	if got := h.Must(t, "run", "--rm", "--network", "none", "--pid", "host", "busybox", "cat", "/proc/1/comm"); got == "cat" {
+		t.Errorf("--pid host: it is process 1")
+	}
+	for want, args := range map[string][]string{
+		"no right to join the namespaces of another": {"--network", "container:mine"},
+		"under their own names only":                 {"--device", "/dev/null:/dev/other"},
+		"no bridge network":                          {"--network", "bridge"},
+		"only root can run":                          {"--network", "none", "--runtime", "runc"},
+		"this user has too few ids":                  {"--network", "none", "--user", "4000000000"},
+	} {
+		r := h.Run(t, slices.Concat([]string{"run", "--rm"}, args, []string{"busybox", "true"})...)
+		if r.Code != 125 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("%v: want %q, got %+v", args, want, r)
+		}
 	}
 	h.Must(t, "stop", "-t", "0", "mine")
 	h.Must(t, "rm", "mine")
