@@ -222,9 +222,11 @@ func (q *request) removeImage() engine.RemoveImageOptions {
 	}
 }
 
-// removableImage is GET /hull/v1/images/{name}/removable, our own.
+// removableImage is GET /hull/v1/images/{name}/removable?after=NAME&after=NAME, our own.
 func (s *server) removableImage(q *request) error {
-	list, err := s.engine.ImageRemoval(q.Context(), q.name, q.removeImage())
+	o := q.removeImage()
+	o.After = q.form["after"]
+	list, err := s.engine.ImageRemoval(q.Context(), q.name, o)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,12 @@ func buildRmi(a *app, cmd *cobra.Command) {
 		}
 		absent := func(err error) bool { return o.Force && errors.Is(err, errdef.ErrNotFound) }
 		if r.dry {
-			return r.plan(args, absent, func(ref string) (client.Plan, error) { return c.ImageRemoval(cmd.Context(), ref, o) })
+			var before []string // each name is judged as if those before it were gone
+			return r.plan(args, absent, func(ref string) (client.Plan, error) {
+				p, err := c.ImageRemoval(cmd.Context(), ref, before, o)
+				before = append(before, ref)
+				return p, err
+			})
 		}
 		if err := r.begin(args); err != nil {
 			return err

@@ -137,8 +137,8 @@ func (c *Client) ImageRemove(ctx context.Context, ref string, o ImageRemoveOptio
 	return gone, saved, err
 }
 
-// ImageRemoval is what ImageRemove would do.
-func (c *Client) ImageRemoval(ctx context.Context, ref string, o ImageRemoveOptions) (Plan, error) {
+// ImageRemoval is what ImageRemove would do, after the removal of others in this order.
+func (c *Client) ImageRemoval(ctx context.Context, ref string, after []string, o ImageRemoveOptions) (Plan, error) {
 	p, err := imagePath(ref, "")
 	if err != nil {
 		return Plan{}, err
@@ -147,6 +147,7 @@ func (c *Client) ImageRemoval(ctx context.Context, ref string, o ImageRemoveOpti
 	if err != nil {
 		return Plan{}, err
 	}
+	q["after"] = after
 	return c.removal(ctx, p, q)
 }
 

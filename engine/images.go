@@ -249,6 +249,8 @@ type RemoveImageOptions struct {
 	NoPrune bool
 	Now     bool   // past the trash
 	Batch   string // the same for all that one command removes
+	// After, for ImageRemoval, are the names that will have been removed before, in this order.
+	After []string
 }
 
 // RemovedImage is what RemoveImage did.
@@ -288,7 +290,7 @@ func (e *Engine) RemoveImage(ctx context.Context, name string, o RemoveImageOpti
 }
 
 func (e *Engine) removeImage(o *RemoveImageOptions) image.RemoveOptions {
-	return image.RemoveOptions{Force: o.Force, NoPrune: o.NoPrune, By: "rmi", InUse: e.usersOf}
+	return image.RemoveOptions{Force: o.Force, NoPrune: o.NoPrune, By: "rmi", InUse: e.usersOf, After: o.After}
 }
 
 // usersOf returns the containers made from the image id, or with a mount of it.

@@ -38,9 +38,9 @@ type AssembleOptions struct {
 	// package does not know stay.
 	Config  []byte
 	Created time.Time // of the image, when neither its layers nor its history say
-	Refs    []string // names of the image
-	By      string   // the command, for the log of references
-	Parts   []Part   // lowest first
+	Refs    []string  // names of the image
+	By      string    // the command, for the log of references
+	Parts   []Part    // lowest first
 }
 
 // Assembled is what Assemble made.

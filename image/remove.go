@@ -26,6 +26,8 @@ type RemoveOptions struct {
 	// Kept is as in Store, and comes first; without both there are no containers.
 	Kept func() (map[string]bool, error)
 	By   string // the command, for the log of references; "" is "rmi"
+	// After, for Removal, are the names that will have been removed before, in this order.
+	After []string
 	// Save, when set, is told what is about to go, before any of it does. If it returns a function, it has seen to it
 	// that Store.Saved names the roots from now on, so nothing becomes garbage; the function is called when the removal
 	// has ended, and says whether anything went.
@@ -83,12 +85,22 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) ([]
 	return rm.done, err
 }
 
-// Removal is what Remove would do. Nothing changes.
+// Removal is what Remove would do, after the names that opts says were removed. Nothing changes.
 func (s *Store) Removal(_ context.Context, name string, opts RemoveOptions) (*Pruned, error) {
+	before := rehearsed{refs: map[ref.Ref]bool{}, ids: map[string]bool{}}
+	for _, n := range opts.After {
+		if rm, f, err := s.removal(n, opts); err == nil {
+			rm.before = before
+			if rm.plan(f) == nil { // else it will be refused, and nothing of it go
+				before.add(rm)
+			}
+		}
+	}
 	rm, f, err := s.removal(name, opts)
 	if err != nil {
 		return nil, err
 	}
+	rm.before = before
 	if err := rm.plan(f); err != nil {
 		return nil, err
 	}
@@ -96,7 +108,7 @@ func (s *Store) Removal(_ context.Context, name string, opts RemoveOptions) (*Pr
 	if rm.id == "" {
 		return out, nil
 	}
-	g, err := s.own(rm.id, rm.kept(), rm.roots())
+	g, err := s.own(rm.id, before.ids, rm.kept(), rm.roots())
 	if err != nil {
 		return nil, err
 	}
@@ -109,11 +121,28 @@ func (s *Store) Removal(_ context.Context, name string, opts RemoveOptions) (*Pr
 	return out, nil
 }
 
+// rehearsed is what will have gone before a removal that is only planned.
+type rehearsed struct {
+	refs map[ref.Ref]bool
+	ids  map[string]bool
+}
+
+func (b *rehearsed) add(rm *removal) {
+	for _, n := range rm.untag {
+		b.refs[n.ref] = true
+	}
+	if rm.id != "" {
+		b.ids[rm.id] = true
+	}
+}
+
 // removal is one Remove under way: first a plan, which changes nothing, then its execution.
 type removal struct {
 	s    *Store
 	opts RemoveOptions
 	name string // as the person gave it
+
+	before rehearsed // of a removal that is only planned
 
 	untag   []name // the plan: references that go, in this order,
 	id      string // then the image, unless it is "";
@@ -153,10 +182,16 @@ func (rm *removal) plan(f found) error {
 		if err != nil {
 			return err
 		}
+		if rm.before.refs[r] {
+			return noSuchImage(rm.name)
+		}
 		if _, err := rm.s.readRef(r); err == nil {
 			return rm.byRef(r)
 		}
 		f.id = rm.s.idOf(f.target) // name@digest without a reference of its own
+	}
+	if rm.before.ids[f.id] {
+		return noSuchImage(rm.name)
 	}
 	return rm.byID(f.id)
 }
@@ -174,7 +209,7 @@ func (rm *removal) byRef(r ref.Ref) error {
 		return nil
 	}
 	users := rm.opts.InUse(id)
-	names := rm.s.named()[id]
+	names := rm.names(id)
 	if !rm.opts.Force && single(names) && len(users) > 0 {
 		return errdef.Conflict("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
 			rm.name, short(users[0].ID), short(id))
@@ -197,7 +232,7 @@ func (rm *removal) byRef(r ref.Ref) error {
 
 // byID plans to remove an image with all its references, if they are in one repository.
 func (rm *removal) byID(id string) error {
-	names := rm.s.named()[id]
+	names := rm.names(id)
 	users := rm.opts.InUse(id)
 	refuse := func(how, why string) error {
 		return errdef.Conflict("conflict: unable to delete %s (%s) - %s", short(id), how, why)
@@ -213,6 +248,11 @@ func (rm *removal) byID(id string) error {
 	}
 	rm.untag = append(rm.untag, names...)
 	return rm.remove(id)
+}
+
+// names are the references of the image, without those that will have gone before.
+func (rm *removal) names(id string) []name {
+	return slices.DeleteFunc(rm.s.named()[id], func(n name) bool { return rm.before.refs[n.ref] })
 }
 
 func (rm *removal) remove(id string) error {

@@ -75,7 +75,7 @@ func (rm *removal) save() func(went bool) {
 	}
 	if rm.id != "" {
 		r.Own = -1
-		if g, err := rm.s.own(id, rm.kept(), r.Roots()); err == nil {
+		if g, err := rm.s.own(id, nil, rm.kept(), r.Roots()); err == nil {
 			r.Own = g.bytes()
 		}
 	}
@@ -94,9 +94,12 @@ func (rm *removal) roots() []ref.Digest {
 	return out
 }
 
-// own is what only the image id with these roots needs.
-func (s *Store) own(id string, kept func() (map[string]bool, error), roots []ref.Digest) (*garbage, error) {
-	others := marks{s: s, blobs: map[ref.Digest]bool{}, layers: map[string]bool{}, without: map[string]bool{id: true}}
+// own is what only the image id with these roots needs, apart from images that are as good as gone and those in the trash:
+// a layer that several of them share is counted with the last that went.
+func (s *Store) own(id string, gone map[string]bool, kept func() (map[string]bool, error), roots []ref.Digest) (*garbage, error) {
+	without := map[string]bool{id: true}
+	maps.Copy(without, gone)
+	others := marks{s: s, blobs: map[ref.Digest]bool{}, layers: map[string]bool{}, without: without, noTrash: true}
 	if err := others.all(kept); err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func (s *Store) own(id string, kept func() (map[string]bool, error), roots []ref
 
 // saved marks what a restore would need. What is damaged there keeps nothing: it cannot be restored.
 func (m *marks) saved() error {
-	if m.s.Saved == nil {
+	if m.s.Saved == nil || m.noTrash {
 		return nil
 	}
 	roots, err := m.s.Saved()

@@ -198,6 +198,7 @@ type marks struct {
 	targets []target
 	// without are the ids of images that are taken for removed, with their references.
 	without map[string]bool
+	noTrash bool // what can be restored is taken for removed
 }
 
 func (m *marks) all(kept func() (map[string]bool, error)) error {
