@@ -52,23 +52,28 @@ func (s *Store) Pin(ctx context.Context, name, reason string) (*Pin, error) {
 		return nil, err
 	}
 	p := &Pin{ID: img.ID, Target: ref.Digest(img.Target), Name: oneLine(name), Reason: oneLine(reason), Time: time.Now().UTC(), Size: img.Size}
-	data, err := json.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
 	err = s.update(ctx, func() error {
 		if _, err := s.readRecord(p.ID); err != nil { // removed meanwhile
 			return err
 		}
-		if err := os.MkdirAll(s.pinsDir(), 0o700); err != nil {
-			return err
-		}
-		if err := state.SyncDir(s.root); err != nil {
-			return err
-		}
-		return state.WriteDurable(s.pinPath(p.ID), data)
+		return s.writePin(p)
 	})
 	return p, err
+}
+
+// writePin is called within update.
+func (s *Store) writePin(p *Pin) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.pinsDir(), 0o700); err != nil {
+		return err
+	}
+	if err := state.SyncDir(s.root); err != nil {
+		return err
+	}
+	return state.WriteDurable(s.pinPath(p.ID), data)
 }
 
 // Unpin ends the pin of the image name.

@@ -31,6 +31,7 @@ type Removed struct {
 	Refs map[string]ref.Digest `json:"refs,omitempty"`
 	// Own is how many bytes of layers and blobs nothing else needed; -1 is not known.
 	Own int64 `json:"own"`
+	Pin *Pin  `json:"pin,omitempty"` // the image's
 }
 
 // Roots are the digests from which everything of r is found.
@@ -40,6 +41,9 @@ func (r *Removed) Roots() []ref.Digest {
 		if !slices.Contains(roots, d) {
 			roots = append(roots, d)
 		}
+	}
+	if r.Pin != nil && r.Pin.Target != "" && !slices.Contains(roots, r.Pin.Target) {
+		roots = append(roots, r.Pin.Target)
 	}
 	return roots
 }
@@ -74,6 +78,9 @@ func (rm *removal) save() func(went bool) {
 		r.Refs[n.ref.String()] = n.target
 	}
 	if rm.id != "" {
+		if rm.s.isPinned(id) {
+			r.Pin = rm.s.readPin(id)
+		}
 		r.Own = -1
 		if g, err := rm.s.own(id, nil, rm.kept(), r.Roots()); err == nil {
 			r.Own = g.bytes()
@@ -210,7 +217,7 @@ func (s *Store) whole(r *Removed) ([]name, error) {
 	return refs, nil
 }
 
-// relist writes the record of the image, unless it is listed. It is called within update.
+// relist writes the record of the image, unless it is listed, and its pin. It is called within update.
 func (s *Store) relist(r *Removed) error {
 	if _, err := s.readRecord(r.ID); !errors.Is(err, errdef.ErrNotFound) {
 		return err
@@ -219,7 +226,10 @@ func (s *Store) relist(r *Removed) error {
 	if err != nil {
 		return err
 	}
-	return state.WriteDurable(s.recordPath(r.ID), data)
+	if err := state.WriteDurable(s.recordPath(r.ID), data); err != nil || r.Pin == nil {
+		return err
+	}
+	return s.writePin(r.Pin)
 }
 
 // Gone reports whether anything of r is missing from the lists: a removal that was killed may not have begun.
