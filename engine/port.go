@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -45,7 +46,7 @@ func parsePort(s string) (port uint16, proto string, err error) {
 	case "tcp", "udp":
 		return uint16(n), proto, nil
 	case "sctp":
-		return uint16(n), proto, errdef.NotImplemented("publishing SCTP ports is not there: this Hull publishes tcp and udp")
+		return uint16(n), proto, errdef.NotImplemented("publishing SCTP ports is not there (%s): this Hull publishes tcp and udp; with --network host a container has the host's own ports", clip(s))
 	}
 	return 0, "", errdef.Invalid("invalid port specification: %q: unknown protocol", clip(s))
 }
@@ -101,6 +102,9 @@ func (c *Container) wanted() (out []relay.Wanted, err error) {
 	if c.Host.PublishAll {
 		for _, p := range c.Config.ExposedPorts {
 			to, proto, err := parsePort(p)
+			if errors.Is(err, errdef.ErrNotImplemented) {
+				continue // the image has it, and nobody named it: see checkPorts
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -131,12 +135,25 @@ func checkPorts(c *Config, h *Host) (warnings []string, err error) {
 		return nil, err
 	}
 	if len(h.Ports) == 0 && !h.PublishAll || bridged(h) {
-		return nil, nil
+		if h.PublishAll {
+			warnings = unpublishable(c)
+		}
+		return warnings, nil
 	}
 	if strings.HasPrefix(h.Network, "container:") {
 		return nil, errdef.Invalid("conflicting options: port publishing and the container type network mode")
 	}
 	return []string{"Published ports are discarded when using " + h.Network + " network mode"}, nil
+}
+
+// unpublishable says which of the ports that c exposes --publish-all leaves out.
+func unpublishable(c *Config) (warnings []string) {
+	for _, p := range c.ExposedPorts {
+		if _, _, err := parsePort(p); errors.Is(err, errdef.ErrNotImplemented) {
+			warnings = append(warnings, "Port "+p+" is exposed, but not published: this Hull publishes tcp and udp")
+		}
+	}
+	return warnings
 }
 
 // portsOf are the ports that the monitor says it holds.

@@ -61,6 +61,14 @@ func TestCheckPorts(t *testing.T) {
 			t.Errorf("%v: got %v", tt.b, err)
 		}
 	}
+	// What the image exposes and cannot be published is left out, and said.
+	c := &Container{Config: Config{ExposedPorts: []string{"9/sctp", "80/tcp"}}, Host: Host{Network: network.Bridge, PublishAll: true}}
+	if w, err := checkPorts(&c.Config, &c.Host); err != nil || len(w) != 1 || !strings.Contains(w[0], "9/sctp") {
+		t.Errorf("publish all with SCTP: %q, %v", w, err)
+	}
+	if w, err := c.wanted(); err != nil || len(w) != 1 || w[0].To != 80 {
+		t.Errorf("publish all with SCTP: %v, %v", w, err)
+	}
 	b := []PortBinding{{Port: "80", HostPort: "80"}}
 	if w, err := checkPorts(new(Config), &Host{Network: modeHost, Ports: b}); err != nil || len(w) != 1 || !strings.Contains(w[0], "discarded") {
 		t.Errorf("host network: %v, %v", w, err)

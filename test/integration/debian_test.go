@@ -53,6 +53,16 @@ func TestDebian(t *testing.T) {
 	if code := p.Wait(); code != 5 {
 		t.Errorf("want the shell's exit status 5, got %d", code)
 	}
+
+	// The same beside what runs already, by a login shell.
+	h.Must(t, "run", "-d", "--name", "beside", "debian:12", "sleep", "1000")
+	p = rig.Pty(t, h.Cmd(t, "exec", "-it", "beside", "bash", "--login"))
+	jobControl(t, p)
+	p.Send("exit 6\n")
+	if code := p.Wait(); code != 6 {
+		t.Errorf("want the shell's exit status 6 of exec, got %d", code)
+	}
+	h.Must(t, "rm", "-f", "beside")
 }
 
 // jobControl drives an interactive shell as a person would.
