@@ -88,15 +88,48 @@ func (s *Store) Begin(ctx context.Context, id string) (*Build, error) {
 	b := &Build{s: s, id: id, dir: s.path("running", id)}
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("waited "+lockWait.String()))
 	defer cancel()
+	l, err := state.LockShared(ctx, s.path("running")) // a prune must see all builds or none
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
 	for {
 		if err := os.Mkdir(b.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		var err error
-		if b.lock, err = state.Lock(ctx, b.dir); !errors.Is(err, fs.ErrNotExist) { // else a sweeper came between the two
-			return b, err
+		if b.lock, err = state.Lock(ctx, b.dir); errors.Is(err, fs.ErrNotExist) { // a sweeper came between the two
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(filepath.Join(b.dir, begunFile), os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return nil, errors.Join(err, b.Close())
+		}
+		return b, nil
+	}
+}
+
+// begunFile of a build's directory is as old as the build.
+const begunFile = "begun"
+
+// begun is when the oldest build began that lives; zero if none does.
+func (s *Store) begun() (oldest time.Time) {
+	names, _ := os.ReadDir(s.path("running"))
+	for _, n := range names {
+		st, err := os.Stat(s.path("running", n.Name(), begunFile))
+		if err != nil || Dead(s.path("running", n.Name())) {
+			continue
+		}
+		if oldest.IsZero() || st.ModTime().Before(oldest) {
+			oldest = st.ModTime()
 		}
 	}
+	return oldest
 }
 
 // Dir is the directory of the build. It is gone after Close.

@@ -114,12 +114,36 @@ func (s *Store) removeResult(id string) error {
 }
 
 // Prune removes all results, with their keys and snapshots, that drop says yes to, and returns the bytes that came free.
-// Snapshots that other results stand on stay, and those of builds that live.
+// Snapshots that other results stand on stay, and so does all that builds that live have made or may have found.
 func (s *Store) Prune(ctx context.Context, drop func(r *Result, used time.Time) bool) (removed []*Result, freed int64, err error) {
+	if _, err := os.Stat(s.path("running")); errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	wait, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New("waited "+lockWait.String()))
+	defer cancel()
+	l, err := state.Lock(wait, s.path("running")) // builds that begin now wait, and find less
+	if err != nil {
+		return nil, 0, err
+	}
+	removed, doomed, err := s.forget(drop)
+	l.Unlock() // what remains takes time and is in nobody's way
+	for _, dir := range doomed {
+		if n, err := new(state.DiskUse).Add(ctx, dir, nil); err == nil {
+			freed += n
+		}
+		err = errors.Join(err, state.Remove(dir))
+	}
+	return removed, freed, err
+}
+
+// forget removes results, and renames the snapshots that nobody needs any more to what no result can name.
+func (s *Store) forget(drop func(r *Result, used time.Time) bool) (removed []*Result, doomed []string, err error) {
 	live := map[string]bool{}
+	begun := s.begun()
 	err = s.results(func(r *Result) {
 		st, err := os.Stat(s.path("results", r.ID))
-		if err == nil && drop(r, st.ModTime()) {
+		needed := err == nil && !begun.IsZero() && !st.ModTime().Before(begun)
+		if err == nil && !needed && drop(r, st.ModTime()) {
 			removed = append(removed, r)
 			return
 		}
@@ -128,40 +152,30 @@ func (s *Store) Prune(ctx context.Context, drop func(r *Result, used time.Time) 
 		}
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	for _, r := range removed {
-		if err := s.Release(r.ID); err != nil {
-			return removed, freed, err
-		}
-		if err := s.removeResult(r.ID); err != nil {
-			return removed, freed, err
+	for i, r := range removed {
+		if err := errors.Join(s.Release(r.ID), s.removeResult(r.ID)); err != nil {
+			return removed[:i], nil, err
 		}
 	}
 	entries, err := os.ReadDir(s.path("snapshots"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return removed, 0, nil
-	}
 	if err != nil {
-		return removed, freed, err
+		return removed, nil, err
 	}
 	for _, e := range entries {
-		id := e.Name()
-		if live[id] {
-			continue
-		}
 		snap := new(Snapshot)
-		if readJSON(s.path("snapshots", id, snapshotFile), snap) == nil && !Dead(s.path("running", snap.Build)) {
+		dir := s.path("snapshots", e.Name())
+		if live[e.Name()] || readJSON(filepath.Join(dir, snapshotFile), snap) == nil && !Dead(s.path("running", snap.Build)) {
 			continue
 		}
-		if n, err := new(state.DiskUse).Add(ctx, s.path("snapshots", id), nil); err == nil {
-			freed += n
+		to := s.path("snapshots", state.TempName())
+		if err := os.Rename(dir, to); err != nil {
+			return removed, doomed, err
 		}
-		if err := state.Remove(s.path("snapshots", id)); err != nil {
-			return removed, freed, err
-		}
+		doomed = append(doomed, to)
 	}
-	return removed, freed, nil
+	return removed, doomed, nil
 }
 
 // Record is one thing that takes room, as lists show it.
