@@ -227,7 +227,8 @@ func (s *server) accept(first *time.Timer) {
 			f.Close()
 			continue
 		}
-		if first.Stop() {
+		// Somebody else may have come before the spawner, between its listen and its connect, and be gone before we look again.
+		if !waiting(s.ln) && first.Stop() {
 			s.release()
 		}
 		f.WriteString(s.greeting() + "\n") // cannot block; an error will show when the request is read

@@ -85,6 +85,16 @@ func accept(ln *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "client"), nil
 }
 
+// waiting says whether somebody has connected to ln and was not accepted yet.
+func waiting(ln *os.File) bool {
+	n := 0
+	err := control(ln, func(fd int) (err error) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err
+	})
+	return err == nil && n > 0
+}
+
 var errStranger = errors.New("connection of another user refused")
 
 // connect reaches the monitor that listens in dir. Its errors are the kernel's: ENOENT and ECONNREFUSED say

@@ -24,7 +24,7 @@ const ErrorFile = "monitor.err"
 // Inherited descriptors of a monitor.
 const (
 	fdLock     = 3 // LockFile, claimed
-	fdListener = 4 // listening on SocketFile; the spawner's connection is the first in its backlog
+	fdListener = 4 // listening on SocketFile; the spawner's connection is in its backlog
 )
 
 // Program is how monitors are started.
