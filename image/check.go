@@ -108,6 +108,10 @@ func (c *checker) report(ctx context.Context, object, problem, cure string, repa
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		default:
+			// What has just failed is no advice, where there is another.
+			if other, ok := strings.CutPrefix(cure, cureRepair+", or "); ok {
+				cure = other
+			}
 			d.Cure = cure + " (" + inLine(err) + ")"
 		}
 	}
