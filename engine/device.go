@@ -22,11 +22,11 @@ func checkDevices(h *Host) error {
 		if !path.IsAbs(d.Host) || !path.IsAbs(d.Container) || strings.ContainsRune(d.Host+d.Container, 0) {
 			return errdef.Invalid("invalid device %q: the paths must be absolute", clip(d.Host+":"+d.Container))
 		}
-		if os.Geteuid() != 0 && path.Clean(d.Host) != path.Clean(d.Container) {
-			return errdef.Forbidden("an ordinary user cannot make device nodes, and has those of the host under their own names only: --device %s, not %s", clip(d.Host), clip(d.Host+":"+d.Container))
-		}
 		if strings.Trim(d.Permissions, "rwm") != "" {
 			return errdef.Invalid("invalid device permissions %q: want letters of rwm", clip(d.Permissions))
+		}
+		if os.Geteuid() != 0 && path.Clean(d.Host) != path.Clean(d.Container) {
+			return errdef.Forbidden("an ordinary user cannot make device nodes, and has those of the host under their own names only: --device %s, not %s", clip(d.Host), clip(d.Host+":"+d.Container))
 		}
 	}
 	for _, r := range h.DeviceRules {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"hull/image"
+	"hull/network"
 	"hull/ref"
 	"hull/registry/registrytest"
 )
@@ -53,7 +54,7 @@ func TestForeignCreate(t *testing.T) {
 	e := fresh(t)
 	create := func(platform string) []string {
 		t.Helper()
-		_, warnings, err := e.Create(t.Context(), "", &Config{Image: name, Platform: platform, Cmd: []string{"true"}}, &Host{}, false)
+		_, warnings, err := e.Create(t.Context(), "", &Config{Image: name, Platform: platform, Cmd: []string{"true"}}, &Host{Network: network.None}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
