@@ -108,15 +108,19 @@ func (c *checker) report(ctx context.Context, object, problem, cure string, repa
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		default:
-			// What has just failed is no advice, where there is another.
-			if other, ok := strings.CutPrefix(cure, cureRepair+", or "); ok {
-				cure = other
-			}
-			d.Cure = cure + " (" + inLine(err) + ")"
+			d.failed(err)
 		}
 	}
 	c.found = append(c.found, d)
 	return nil
+}
+
+// failed says of a repair that it did not go. It is no advice any more, where there is another.
+func (d *Damage) failed(err error) {
+	if other, ok := strings.CutPrefix(d.Cure, cureRepair+", or "); ok {
+		d.Cure = other
+	}
+	d.Cure += " (" + inLine(err) + ")"
 }
 
 // doubt adds what could not be looked at. The error is that of ctx.

@@ -40,7 +40,7 @@ func (c *checker) replaceWrong(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		default:
-			d.Cure += " (" + inLine(err) + ")"
+			d.failed(err)
 		}
 	}
 	return nil
