@@ -59,8 +59,8 @@ const VFork = unix.CLONE_VM | unix.CLONE_VFORK
 func (p *Program) Fork(o ForkOptions) (pid int, pidfd int, err error) {
 	p.link()
 	a := CloneArgs{Flags: o.Flags | unix.CLONE_PIDFD, ExitSignal: uint64(unix.SIGCHLD)}
-	fd := new(int32)
-	a.Pidfd = uint64(uintptr(unsafe.Pointer(fd)))
+	fd := p.Register() // which the kernel writes to. A variable would be on the stack, and the stack moves when it grows.
+	a.Pidfd = uint64(uintptr(unsafe.Pointer(&p.regs[fd])))
 	if o.ShareMemory {
 		a.Flags |= VFork
 	}
@@ -83,7 +83,7 @@ func (p *Program) Fork(o ForkOptions) (pid int, pidfd int, err error) {
 	if e != 0 {
 		return 0, -1, fmt.Errorf("clone: %w", syscall.Errno(e))
 	}
-	return int(r), int(*fd), nil
+	return int(r), p.Value(fd), nil
 }
 
 // fork returns in the parent only, and at once: the child, which may share the stack, lives on in deeper frames.
