@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -256,9 +255,9 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, bin 
 }
 
 // environ is what a monitor keeps of the caller's environment: what its OnExit command needs to find the same store,
-// and heapSettings.
+// and a Go runtime for a process that sleeps (one P, a small heap goal).
 func environ() []string {
-	env := slices.Clone(heapSettings)
+	env := []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
