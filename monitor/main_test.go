@@ -134,7 +134,9 @@ func run(p *specs.Process, stdio [3]*os.File) (*runtime.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &runtime.Process{Pid: cmd.Process.Pid, Pidfd: os.NewFile(uintptr(fd), "pidfd"), Terminal: master}, nil
+	pid := cmd.Process.Pid
+	_ = cmd.Process.Release() // or a pidfd of its own stays open until a collection of garbage, which a monitor may never do
+	return &runtime.Process{Pid: pid, Pidfd: os.NewFile(uintptr(fd), "pidfd"), Terminal: master}, nil
 }
 
 // testBox is a container of a test.
