@@ -114,6 +114,9 @@ func (b *Builder) Solve(ctx context.Context, req *Request) (_ *Result, err error
 	if req.ID == "" {
 		req.ID = identity.NewID()
 	}
+	if err := b.e.Ready(); err != nil {
+		return nil, err
+	}
 	b.once.Do(b.open)
 	running, err := b.store.Begin(ctx, req.ID)
 	if err != nil {

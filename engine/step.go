@@ -210,6 +210,9 @@ func (e *Engine) attachStep(ctx context.Context, c *Container) (*monitor.Stream,
 // stepForsaken says of the container of a step that its build is gone.
 func (e *Engine) stepForsaken(c *Container) bool { return builds.Dead(c.step) }
 
+// Ready makes the store, or says why it cannot be used. Whoever writes to it beside the methods of Engine asks first.
+func (e *Engine) Ready() error { return e.ready() }
+
 // Builds are what builds of this store left behind.
 func (e *Engine) Builds() *builds.Store { return builds.Open(e.root) }
 

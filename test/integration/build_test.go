@@ -76,6 +76,20 @@ func TestBuildKilled(t *testing.T) {
 	}
 }
 
+// TestBuildFirst: a build may be the first command of a store.
+func TestBuildFirst(t *testing.T) {
+	rig.Root(t)
+	h := rig.Engine(t)
+	dir := dockerfile(t, "FROM scratch", "COPY file /")
+	h.Must(t, "build", "-q", "-t", "first", dir)
+	h.Must(t, "rmi", "first")
+	pruned(t, h)
+	if left := h.Difference(); len(left) != 1 || !strings.HasSuffix(left[0], "root/events/journal") { // which a store has from its first event on
+		t.Errorf("left behind: %q", left)
+	}
+	h.Mark(t)
+}
+
 // TestBuildsAtOnce: several of the same at once all succeed, with the same image.
 func TestBuildsAtOnce(t *testing.T) {
 	rig.Root(t)
