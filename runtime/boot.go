@@ -323,8 +323,15 @@ func (c *Container) kill() error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", c.Pid, err)
 	}
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(deleteTimeout.Milliseconds())); n != 1 {
-		return fmt.Errorf("process %d does not die (%v): it hangs in the kernel", c.Pid, err)
+	for end := time.Now().Add(deleteTimeout); ; {
+		left := max(int(time.Until(end).Milliseconds()), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, left)
+		if n == 1 {
+			break
+		}
+		if err != unix.EINTR { // a signal, mostly the Go scheduler's, says nothing of the process
+			return fmt.Errorf("process %d does not die (%v): it hangs in the kernel", c.Pid, err)
+		}
 	}
 	return unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil)
 }

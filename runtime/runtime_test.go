@@ -290,7 +290,7 @@ func TestStartFifo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Pidfd.Close()
-	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.Pidfd.Fd()), Events: unix.POLLIN}}, 50); n != 0 {
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(c.Pidfd.Fd()), Events: unix.POLLIN}}, 50); n > 0 {
 		t.Fatal("the process did not wait for start")
 	}
 	if err := Start(cfg.StartFifo); err != nil {
