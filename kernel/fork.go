@@ -201,7 +201,7 @@ func (p *Program) step(i int) int {
 		}
 	default:
 		for {
-			r, _, e = syscall.RawSyscall6(c.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+			r, _, e = syscall.RawSyscall6(uintptr(c.nr), a[0], a[1], a[2], a[3], a[4], a[5])
 			if e != syscall.EINTR {
 				break
 			}
@@ -216,8 +216,8 @@ func (p *Program) step(i int) int {
 	if c.out >= 0 {
 		regs[c.out] = -int64(e)
 	}
-	for j := 0; j < c.allowed; j++ {
-		if c.allow[j] == e {
+	for j := uint8(0); j < c.allowed; j++ {
+		if syscall.Errno(c.allow[j]) == e {
 			return int(c.onAllow)
 		}
 	}

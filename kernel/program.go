@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -39,28 +40,27 @@ const (
 
 )
 
-// Call is one step of a Program. Its methods refine it and return it.
+// Call is one step of a Program. Its methods refine it and return it. It is packed: a container takes some hundreds, and
+// the pages they are on stay with its monitor.
 type Call struct {
-	p     *Program
-	index int
-	what  string
-	nr    uintptr
-	arg   [6]uintptr
-	regs  uint8 // bit i: arg[i] is the number of a register
-
-	zero    bool // a result of zero jumps to zeroTo (clone in the child)
+	p       *Program
+	what    string
+	arg     [6]uintptr
+	allow   [4]uint16 // errnos
+	nr      uint32
 	out     Reg
-	allow   [4]syscall.Errno
-	allowed int
 	onAllow Label
 	inChild Label // of opClone
+	regs    uint8 // bit i: arg[i] is the number of a register
+	allowed uint8
 }
 
 // Program is a list of system calls to be carried out by a forked child. Build it, Fork it once, Close it.
 type Program struct {
 	calls  []Call
 	labels []int32
-	keep   []any // what the calls point into
+	keep   []unsafe.Pointer // what the calls point into
+	text   []byte           // strings of calls: the rest of the last piece of memory for them
 	regs   *[maxRegs]int64
 	page   []byte
 	used   Reg
@@ -74,23 +74,37 @@ func NewProgram() (*Program, error) {
 		return nil, fmt.Errorf("map registers: %w", err)
 	}
 	return &Program{
-		calls: make([]Call, 0, 256),
+		calls: make([]Call, 0, 512), // of a size that the kernel gives memory for as it is used
 		page:  page,
 		regs:  (*[maxRegs]int64)(unsafe.Pointer(&page[0])),
 		used:  firstFree,
 	}, nil
 }
 
-// Close frees the registers. The results are gone with them.
+// Close frees the registers and the calls. The results are gone with them.
 func (p *Program) Close() error {
 	p.regs = nil
+	p.discard()
 	return unix.Munmap(p.page)
+}
+
+// discard gives the pages of the calls back, which are whole ones: a monitor does not collect its garbage. What the collector
+// finds there is zero.
+func (p *Program) discard() {
+	page := uintptr(os.Getpagesize())
+	calls := p.calls[:cap(p.calls)]
+	p.calls = nil
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(calls))), uintptr(len(calls))*unsafe.Sizeof(Call{}))
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) % page
+	if whole := uintptr(len(b)) - skip; skip < uintptr(len(b)) && whole >= page {
+		_ = unix.Madvise(b[skip:skip+whole/page*page], unix.MADV_DONTNEED) // where it is refused they stay
+	}
 }
 
 // Call appends a system call. Arguments are integers, Reg, string (passed NUL-terminated), []byte (its address) or
 // unsafe.Pointer to heap memory. A result with an errno ends the program unless Allow names it.
 func (p *Program) Call(what string, nr uintptr, args ...any) *Call {
-	c := Call{p: p, index: len(p.calls), what: what, nr: nr, out: noReg, onAllow: next}
+	c := Call{p: p, what: what, nr: uint32(nr), out: noReg, onAllow: next}
 	for i, a := range args {
 		switch a := a.(type) {
 		case int:
@@ -106,7 +120,7 @@ func (p *Program) Call(what string, nr uintptr, args ...any) *Call {
 		case Reg:
 			c.arg[i], c.regs = uintptr(a), c.regs|1<<i
 		case string:
-			c.arg[i] = uintptr(p.pointer(append([]byte(a), 0)))
+			c.arg[i] = uintptr(p.terminated(a))
 		case []byte:
 			c.arg[i] = uintptr(p.pointer(a))
 		case unsafe.Pointer:
@@ -125,8 +139,19 @@ func (p *Program) pointer(b []byte) unsafe.Pointer {
 	if len(b) == 0 {
 		return nil
 	}
-	p.keep = append(p.keep, b)
+	p.keep = append(p.keep, unsafe.Pointer(&b[0]))
 	return unsafe.Pointer(&b[0])
+}
+
+// terminated copies s with a NUL behind it.
+func (p *Program) terminated(s string) unsafe.Pointer {
+	if cap(p.text)-len(p.text) < len(s)+1 {
+		p.text = make([]byte, 0, max(2048, len(s)+1))
+		p.keep = append(p.keep, unsafe.Pointer(unsafe.SliceData(p.text)))
+	}
+	at := len(p.text)
+	p.text = append(append(p.text, s...), 0)
+	return unsafe.Pointer(&p.text[at])
 }
 
 // Strings is a NULL-terminated vector of C strings, as execve takes.
@@ -146,7 +171,7 @@ func (p *Program) Strings(ss []string) unsafe.Pointer {
 	for i := range ss {
 		vec[i] += base
 	}
-	p.keep = append(p.keep, vec)
+	p.keep = append(p.keep, unsafe.Pointer(&vec[0]))
 	return unsafe.Pointer(&vec[0])
 }
 
@@ -165,7 +190,7 @@ func (c *Call) Into(r Reg) *Call {
 // Allow lets the program go on when the call fails with one of errs: at the label set by Else, or at the next call.
 func (c *Call) Allow(errs ...syscall.Errno) *Call {
 	for _, e := range errs {
-		c.allow[c.allowed] = e
+		c.allow[c.allowed] = uint16(e)
 		c.allowed++
 	}
 	return c
@@ -267,4 +292,4 @@ func (p *Program) link() {
 }
 
 // Keep holds what a call points into alive as long as the program.
-func (p *Program) Keep(a any) { p.keep = append(p.keep, a) }
+func (p *Program) Keep(a unsafe.Pointer) { p.keep = append(p.keep, a) }

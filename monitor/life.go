@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"hull/errdef"
@@ -317,15 +316,12 @@ func kill(pid int) error {
 // Only then it lets the streams end and the waiters know.
 func (s *server) live(b *box) {
 	g, groupErr := s.rt.group(b.cfg.Cgroup) // now, while the container runs, not at its end
-	// What decoding and making it took is given back, unless the container is a short one anyway.
-	settle := time.AfterFunc(time.Second, debug.FreeOSMemory)
 	alive, ended := context.WithCancel(context.Background())
 	defer ended()
 	if s.cfg.Health != nil {
 		s.work.Go(func() { s.watch(alive, b) })
 	}
 	code := b.init.wait()
-	settle.Stop()
 	s.ports.Close() // at once: who starts the next container finds them free
 	ended()
 	s.setPhase(phaseEnding)

@@ -97,6 +97,7 @@ func serve(args []string, rt containers) error {
 	if len(args) != 1 {
 		return errdef.Invalid("usage: hull-runtime monitor <run directory>; started by hull only")
 	}
+	paceHeap()
 	unix.Umask(0o022)
 	if os.Geteuid() == 0 {
 		hide()
@@ -279,7 +280,7 @@ func become(argv []string) error {
 	var env []string
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "GOMAXPROCS", "GOGC", "GODEBUG":
+		case "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG":
 		default:
 			env = append(env, kv)
 		}

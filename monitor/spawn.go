@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -255,9 +256,9 @@ func (p Program) write(prog *kernel.Program, dir string, door *cgroup.Door, bin 
 }
 
 // environ is what a monitor keeps of the caller's environment: what its OnExit command needs to find the same store,
-// and a Go runtime for a process that sleeps (one P, a small heap goal).
+// and heapSettings.
 func environ() []string {
-	env := []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+	env := slices.Clone(heapSettings)
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {

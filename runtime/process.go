@@ -419,7 +419,7 @@ func (b *boot) loadFilter(f *seccomp.Program) {
 	if f == nil {
 		return
 	}
-	b.prog.Keep(f.Filter)
+	b.prog.Keep(unsafe.Pointer(unsafe.SliceData(f.Filter)))
 	fprog := &unix.SockFprog{Len: uint16(len(f.Filter)), Filter: &f.Filter[0]}
 	b.prog.Call("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, f.Flags|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, ptr(fprog))
 }
